@@ -1,0 +1,169 @@
+#include "worker/model/share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Changes whenever the packed layout of any operator changes. */
+static const char magic[8] = {'p', 'e', 'n', 's', 't', 'k', 'w', '1'};
+
+enum {
+    SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL,
+    MAX_REGISTRY_BYTES = 4096
+};
+
+struct header {
+    char magic[8];
+    uint64_t key, n_bytes, digest;
+};
+_Static_assert(sizeof(struct header) <= WK_SHARE_PAGE, "the header lies in the first page");
+
+static void forget_map(void *p, size_t n)
+{
+    if (p != NULL && p != MAP_FAILED)
+        (void)munmap(p, n);
+}
+
+/* Maps fd if it is what we look for: sealed, right size, right key. */
+static bool adopt(struct wk_share *out, int fd, uint64_t key, size_t n_bytes)
+{
+    const struct header *h;
+    struct stat st;
+    void *p;
+
+    if (fcntl(fd, F_GET_SEALS) != SEALS || fstat(fd, &st) < 0 ||
+        (size_t)st.st_size != n_bytes + WK_SHARE_PAGE)
+        return false;
+    p = mmap(NULL, n_bytes + WK_SHARE_PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return false;
+    h = p;
+    if (memcmp(h->magic, magic, sizeof(magic)) != 0 || h->key != key || h->n_bytes != n_bytes) {
+        forget_map(p, n_bytes + WK_SHARE_PAGE);
+        return false;
+    }
+    out->data = (const uint8_t *)p + WK_SHARE_PAGE;
+    out->n_bytes = n_bytes;
+    out->digest = h->digest;
+    out->fd = fd;
+    return true;
+}
+
+/* Tries each "pid fd" line of the registry. */
+static bool find(struct wk_share *out, const char *lines, uint64_t key, size_t n_bytes)
+{
+    const char *p = lines;
+    char path[64];
+    long pid;
+    int fd, used;
+
+    while (sscanf(p, "%ld %d\n%n", &pid, &fd, &used) == 2) {
+        p += used;
+        (void)snprintf(path, sizeof(path), "/proc/%ld/fd/%d", pid, fd);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue; /* that process is gone, or is not ours to look into */
+        if (adopt(out, fd, key, n_bytes)) {
+            out->found = true;
+            return true;
+        }
+        (void)close(fd);
+    }
+    return false;
+}
+
+static int make(struct wk_share *out, uint64_t key, size_t n_bytes, wk_share_fill_fn fill, void *ud)
+{
+    struct header h = {.key = key, .n_bytes = n_bytes};
+    uint8_t *p;
+    int fd, r;
+
+    fd = memfd_create("penstock-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return PS_FAULT(-errno);
+    if (ftruncate(fd, (off_t)(n_bytes + WK_SHARE_PAGE)) < 0) {
+        r = PS_FAULT(-errno);
+        goto fail;
+    }
+    p = mmap(NULL, n_bytes + WK_SHARE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) {
+        r = PS_FAULT(-errno);
+        goto fail;
+    }
+    memcpy(h.magic, magic, sizeof(magic));
+    h.digest = fill(p + WK_SHARE_PAGE, n_bytes, ud);
+    memcpy(p, &h, sizeof(h));
+    forget_map(p, n_bytes + WK_SHARE_PAGE);
+    if (fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+        r = PS_FAULT(-errno);
+        goto fail;
+    }
+    if (!adopt(out, fd, key, n_bytes)) {
+        r = PS_FAULT(-EIO);
+        goto fail;
+    }
+    return 0;
+fail:
+    (void)close(fd);
+    return r;
+}
+
+/* The registry lies in shared memory, where it vanishes with the machine's boot as the weights do. */
+static int open_registry(uint64_t key)
+{
+    char path[96];
+    int fd, n;
+
+    n = snprintf(path, sizeof(path), "/dev/shm/penstock-%ld", (long)getuid());
+    PS_ASSERT(n > 0 && (size_t)n < sizeof(path));
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return PS_FAULT(-errno);
+    n = snprintf(path, sizeof(path), "/dev/shm/penstock-%ld/weights-%016lx", (long)getuid(),
+                 (unsigned long)key);
+    PS_ASSERT(n > 0 && (size_t)n < sizeof(path));
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? PS_FAULT(-errno) : fd;
+}
+
+int wk_share_open(struct wk_share *out, uint64_t key, size_t n_bytes, wk_share_fill_fn fill,
+                  void *ud)
+{
+    PS_AUTO(ps_close_fd) int reg = open_registry(key);
+    char lines[MAX_REGISTRY_BYTES + 1], line[64];
+    ssize_t n = 0;
+    int r = 0, len;
+
+    *out = (struct wk_share){.fd = -1};
+    if (reg < 0) /* no shared memory file system: weights are this process's own */
+        return make(out, key, n_bytes, fill, ud);
+    while (flock(reg, LOCK_EX) < 0) {
+        if (errno != EINTR)
+            return PS_FAULT(-errno);
+    }
+    n = read(reg, lines, MAX_REGISTRY_BYTES);
+    lines[n > 0 ? n : 0] = '\0';
+    if (!find(out, lines, key, n_bytes)) {
+        r = make(out, key, n_bytes, fill, ud);
+        n = 0; /* whoever was listed is of no use any more */
+    }
+    len = snprintf(line, sizeof(line), "%ld %d\n", (long)getpid(), out->fd);
+    /* When the line cannot be written, later processes pack for themselves: memory, not correctness. */
+    if (r == 0 && n + len <= MAX_REGISTRY_BYTES && ftruncate(reg, n > 0 ? n : 0) == 0 &&
+        pwrite(reg, line, (size_t)len, n > 0 ? n : 0) != len)
+        r = ftruncate(reg, 0) == 0 ? 0 : PS_FAULT(-errno);
+    return r;
+}
+
+void wk_share_close(struct wk_share *s)
+{
+    if (s->data != NULL)
+        forget_map((void *)(uintptr_t)(s->data - WK_SHARE_PAGE), s->n_bytes + WK_SHARE_PAGE);
+    if (s->fd >= 0)
+        (void)close(s->fd);
+    *s = (struct wk_share){.fd = -1};
+}
