@@ -197,7 +197,7 @@ static bool admit_ok(struct rt_loop *l, const struct rt_gen_spec *spec, struct r
     const struct rt_place_req any = {0};
     uint32_t slot;
 
-    if (atomic_load(&l->router->draining) == 2) {
+    if (atomic_load(&l->router->draining) >= RT_DRAIN_REFUSE) {
         rt_fail_set(f, RT_E37_DRAINING, NULL, "The server is shutting down");
         return false;
     }

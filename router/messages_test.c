@@ -187,6 +187,8 @@ static void c029_answer_needs_content_or_calls(void **state)
            "[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", "
            "\"arguments\": "
            "{}}}], \"content\": null}]");
+    expect(&able, "[{\"role\": \"assistant\", \"tool_calls\": [], \"content\": \"a\"}]",
+           "[{\"role\": \"assistant\", \"content\": \"a\"}]");
     expect(&able, "[{\"role\": \"assistant\", \"content\": null, \"refusal\": \"no\"}]",
            "[{\"role\": \"assistant\", \"content\": \"no\", \"refusal\": \"no\"}]");
 }

@@ -8,6 +8,8 @@
  * its HTTP server, its generations. Nothing else is shared on the request path.
  */
 
+#include <pthread.h>
+
 #include "common/base.h"
 #include "common/clock.h"
 #include "common/model/config.h"
@@ -38,6 +40,9 @@ struct rt_model {         /* what is served; one per router in this version */
     uint64_t created_s;
 };
 
+/* Shutting down: still accepting (load balancers are slow), refusing new work, cutting what is left. */
+enum rt_drain { RT_DRAIN_NO, RT_DRAIN_GRACE, RT_DRAIN_REFUSE, RT_DRAIN_CUT };
+
 struct rt_router {
     const struct rt_conf *conf;
     const struct ps_clock *clock;
@@ -51,7 +56,7 @@ struct rt_router {
     uint64_t start_us;
     uint64_t incarnation;
     uint8_t cluster_secret[32]; /* tenant salts; from a file that persists */
-    _Atomic uint32_t draining;  /* 0 no, 1 grace (still accepting), 2 refusing */
+    _Atomic uint32_t draining;  /* enum rt_drain; only rises */
 };
 
 struct rt_loop {
@@ -62,6 +67,11 @@ struct rt_loop {
     struct ps_wake wake; /* rung by the fleet's link thread and the text pool */
     struct rt_gens *gens;
     struct ps_tok_ctx *tok_ctx;
+    struct ps_timer *care;     /* housekeeping: drain stages, liveness */
+    uint32_t drain_seen;       /* the stage this loop has carried out */
+    _Atomic uint64_t alive_us; /* when this loop last turned: /live looks at it */
+    pthread_t thread;
+    bool started;
 };
 
 /* router/api/api.c: the handler that is given to ps_http_create with ud = struct rt_loop. */

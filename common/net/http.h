@@ -7,15 +7,20 @@
  * the loop's thread. A request is handled strictly in order, one at a time per connection: the next
  * pipelined one is parsed only after the answer to this one has been queued. Framing that is
  * doubtful is answered (4xx, close) here and never reaches the user. Errors found here are rendered
- * by the user's on_error callback, so that their JSON shape has one home.
+ * by the user's on_fault callback, so that their JSON shape has one home.
  *
  * Invariants
- *   H1 a request's on_gone or its last write ends it, never both; after that the id is stale.
+ *   H1 a request's on_gone or its last write ends it, never both; after that it must not be answered.
+ *      Its memory (head, body) stays readable until the end of the turn.
  *   H2 an SSE event handed to ps_http_write is never split over two HTTP chunks.
- *   H3 memory per connection <= head limit + body limit + output limit.
+ *   H3 memory per connection <= head limit + body limit + output limit + 64 KiB of input that waits
+ *      (buffers double, so up to twice that). Only ps_http_reply may queue more: what it was given.
  *   H4 nothing is answered on a connection after an answer that said "connection: close".
+ *   H5 on_gone and on_drained never come from inside a call of the user's, but for ps_http_destroy.
+ *   H6 output is written at the end of the turn, after the tick: what one turn queues is one write.
  *
- * Errors: ps_http_create and ps_http_listen return negative errno from libuv (EADDRINUSE, EACCES).
+ * Errors: ps_http_create and ps_http_listen return negative errno from libuv (EADDRINUSE, EACCES;
+ * EADDRNOTAVAIL also for a host that has no address).
  */
 
 #include "common/base.h"
@@ -26,7 +31,8 @@ struct ps_http;     /* server on one loop */
 struct ps_http_req; /* one request being read or answered */
 struct ps_loop;     /* common/net/loop.h */
 
-struct ps_http_limits { /* defaults from ps_http_limits_default */
+/* Of one server. n_conns_per_addr 0: no limit. */
+struct ps_http_limits {
     uint32_t target_bytes, header_bytes, head_bytes, n_headers;
     uint64_t body_bytes;
     uint32_t n_conns, n_conns_per_addr;
@@ -52,8 +58,9 @@ enum ps_http_fault {
 struct ps_http_head {
     const char *method; /* "GET" */
     const char *target; /* as sent: path and query, authority removed */
-    const char
-        *path; /* percent-decoded, normalised: no //, no trailing / (except "/"), no dot segments */
+    /* Percent-decoded and normalised: no //, no trailing / but for "/" itself, no dot segments. "" when
+     * path_bad; the target itself for CONNECT and for "*". */
+    const char *path;
     const char *query; /* after '?', "" when none */
     bool is_head;      /* the method was HEAD: the body is not sent, its length is */
     bool path_bad;     /* dot segments or bad percent escapes: answer 400 */
@@ -67,12 +74,17 @@ struct ps_http_handler {
     /*
      * The head is complete. Return true to read the body (sends 100 Continue when expected; on_body
      * follows); false when the request was answered already in this call (a refusal): the body is
-     * drained within the linger limits, else the connection closes.
+     * drained up to 64 KiB, else the connection closes.
      */
     bool (*on_head)(struct ps_http_req *r, const struct ps_http_head *h, void *ud);
-    /* The whole body (may be empty). The user answers now or later. */
+    /* The whole body (may be empty), which stays where it is until the request ends. The user answers now
+     * or later. */
     void (*on_body)(struct ps_http_req *r, const char *body, size_t len, void *ud);
-    /* The client went away (EOF, reset, write stall, output limit) before the answer was complete. r is dead after this. */
+    /*
+     * The client went away (EOF, half-close, reset, write stall, output limit) before the answer was
+     * complete, or its body was too slow, too large or malformed (on_fault follows then). r is dead
+     * after this.
+     */
     void (*on_gone)(struct ps_http_req *r, void *ud);
     /* Everything queued for a stream has been written after ps_http_pending exceeded the soft limit. */
     void (*on_drained)(struct ps_http_req *r, void *ud);
@@ -94,8 +106,8 @@ void ps_http_close_idle(struct ps_http *s); /* draining: idle keep-alive connect
 void ps_http_set_closing(struct ps_http *s, bool closing); /* every answer says connection: close */
 uint32_t ps_http_n_conns(const struct ps_http *s);
 uint64_t ps_http_pending_bytes(const struct ps_http *s); /* output buffered over all connections */
-void ps_http_destroy(
-    struct ps_http *s); /* closes everything; on_gone is called for open requests */
+/* Closes everything; on_gone is called for open requests. Not from a callback of this server. */
+void ps_http_destroy(struct ps_http *s);
 
 /* Request side. Header lookup by lower-case name; NULL when absent; the first one when repeated. */
 const struct ps_http_head *ps_http_head(const struct ps_http_req *r);

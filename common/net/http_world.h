@@ -10,18 +10,15 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "common/net/conn.h"
 #include "common/net/loop.h"
+#include "common/test.h"
 
 enum { WAIT_MS = 3000 };
 

@@ -6,6 +6,9 @@
  * One per thread; every call but ps_loop_stop belongs to that thread. Callbacks only append and
  * mark; the tick hook runs once per turn after all callbacks, before the loop blocks, and does the
  * work for what was marked.
+ *
+ * The first loop of a process ignores SIGPIPE for it and sets UV_USE_IO_URING=0 unless it is set; so it
+ * is made before other threads read the environment. Servers on a loop are destroyed before the loop.
  */
 
 #include "common/base.h"

@@ -1,15 +1,12 @@
 #include "common/net/loop.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "common/ring.h"
+#include "common/test.h"
 
 struct world {
     struct ps_loop *loop;

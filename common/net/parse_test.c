@@ -1,14 +1,12 @@
 #include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
 #include <llhttp.h>
 
 #include "common/net/parse_drive.h"
 #include "common/rng.h"
+#include "common/test.h"
 
 #define H   "host: a\r\n"
 #define END "\r\n"

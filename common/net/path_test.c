@@ -1,10 +1,7 @@
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "common/net/parse.h"
+#include "common/test.h"
 
 static void paths_are_decoded_and_normalised(void **state)
 {

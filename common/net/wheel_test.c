@@ -1,11 +1,7 @@
 #include "common/net/wheel.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
 #include "common/rng.h"
+#include "common/test.h"
 
 enum { STEP_MS = 50 };
 

@@ -28,7 +28,7 @@ struct heap_item {
 struct symbol {
     uint32_t id;
     uint32_t prev, next; /* NIL: none */
-    bool alive;
+    uint32_t merged; /* what it and the next one become; NIL: they do not merge, or it is dead */
 };
 
 #define NIL UINT32_MAX
@@ -217,8 +217,6 @@ static void heap_push(struct ps_bpe_ctx *c, struct ps_bpe_merge m, uint32_t pos)
     struct heap_item x = {(uint64_t)m.rank << 32 | pos, m.id};
     size_t i;
 
-    if (m.rank == UINT32_MAX)
-        return;
     if (c->n_heap == c->cap_heap) {
         c->cap_heap = c->cap_heap ? c->cap_heap * 2 : 256;
         c->heap = ps_realloc(c->heap, c->cap_heap * sizeof(*c->heap));
@@ -257,12 +255,51 @@ static struct heap_item heap_pop(struct ps_bpe_ctx *c)
     return top;
 }
 
+/* Notes what the symbol at left and its new neighbour become. */
 static void push_pair(struct ps_bpe_ctx *c, uint32_t left)
 {
-    const struct symbol *l = &c->syms[left];
+    struct symbol *l = &c->syms[left];
+    struct ps_bpe_merge m = no_merge;
 
     if (l->next != NIL)
-        heap_push(c, slot_of(c->bpe, l->id, c->syms[l->next].id)->to, left);
+        m = slot_of(c->bpe, l->id, c->syms[l->next].id)->to;
+    l->merged = m.rank == UINT32_MAX ? NIL : m.id;
+    if (m.rank != UINT32_MAX)
+        heap_push(c, m, left);
+}
+
+/* One symbol a byte in c->syms, and all their pairs in the heap; returns how many. */
+static uint32_t fill_heap(struct ps_bpe_ctx *c, const uint8_t *s, size_t len)
+{
+    const struct ps_bpe *b = c->bpe;
+    struct symbol *y;
+    uint32_t n;
+
+    if (len > c->cap_syms) {
+        c->cap_syms = len * 2;
+        c->syms = ps_realloc(c->syms, c->cap_syms * sizeof(*c->syms));
+    }
+    y = c->syms;
+    n = len == 0 ? 0 : (uint32_t)fill_symbols(b, s, len, &y->id, sizeof(*y));
+    for (uint32_t i = 0; i < n; i++) {
+        y[i].prev = i == 0 ? NIL : i - 1;
+        y[i].next = i + 1 == n ? NIL : i + 1;
+    }
+    c->n_heap = 0;
+    if (n < len || b->unk_id != PS_VOCAB_NONE) {
+        for (uint32_t i = 0; i < n; i++)
+            push_pair(c, i);
+        return n;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct ps_bpe_merge m =
+            i + 1 == n ? no_merge : b->byte_pair[(uint32_t)s[i] << 8 | s[i + 1]];
+
+        y[i].merged = m.rank == UINT32_MAX ? NIL : m.id;
+        if (m.rank != UINT32_MAX)
+            heap_push(c, m, i);
+    }
+    return n;
 }
 
 void ps_bpe_encode_heap(struct ps_bpe_ctx *c, const char *piece, size_t len, struct ps_tok_ids *ids)
@@ -271,36 +308,19 @@ void ps_bpe_encode_heap(struct ps_bpe_ctx *c, const char *piece, size_t len, str
     uint32_t n;
 
     PS_ASSERT(len < UINT32_MAX / 4);
-    if (len > c->cap_syms) {
-        c->cap_syms = len * 2;
-        c->syms = ps_realloc(c->syms, c->cap_syms * sizeof(*c->syms));
-    }
+    n = fill_heap(c, (const uint8_t *)piece, len);
     y = c->syms;
-    n = len == 0 ? 0
-                 : (uint32_t)fill_symbols(c->bpe, (const uint8_t *)piece, len, &y->id, sizeof(*y));
-    for (uint32_t i = 0; i < n; i++) {
-        y[i].prev = i == 0 ? NIL : i - 1;
-        y[i].next = i + 1 == n ? NIL : i + 1;
-        y[i].alive = true;
-    }
-    c->n_heap = 0;
-    for (uint32_t i = 0; i + 1 < n; i++)
-        push_pair(c, i);
     while (c->n_heap > 0) {
         struct heap_item x = heap_pop(c);
         uint32_t l = (uint32_t)x.key, r;
-        struct ps_bpe_merge now;
 
         /* The pair that was pushed may be gone: its left half merged away, or either half grew. */
-        if (!y[l].alive || y[l].next == NIL)
+        if (y[l].merged != x.id)
             continue;
         r = y[l].next;
-        now = slot_of(c->bpe, y[l].id, y[r].id)->to;
-        if (now.rank == UINT32_MAX || now.id != x.id)
-            continue;
-        y[l].id = now.id;
+        y[l].id = x.id;
         y[l].next = y[r].next;
-        y[r].alive = false;
+        y[r].merged = NIL;
         if (y[l].next != NIL)
             y[y[l].next].prev = l;
         if (y[l].prev != NIL)

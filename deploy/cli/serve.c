@@ -187,14 +187,17 @@ static void reap(struct cli_cluster *c)
     }
 }
 
-struct cli_cluster *cli_cluster_start(const struct cli_serve_conf *conf)
+struct cli_cluster *cli_cluster_start(const struct cli_serve_conf *given)
 {
     struct cli_cluster *c = ps_calloc(1, sizeof(*c));
+    struct cli_serve_conf own = *given, *conf = &own;
     const char *model = conf->model[0] != '\0' ? conf->model : cli_demo_model_path();
     uint16_t tok_port = 0;
     sigset_t mask;
     uint32_t i;
 
+    if (conf->model[0] == '\0' && conf->served_name[0] == '\0')
+        conf->served_name = "penstock-demo";
     c->n_children = (uint32_t)conf->workers + 1;
     c->children = ps_calloc(c->n_children, sizeof(c->children[0]));
     c->drain_timeout_s = conf->drain_timeout_s;

@@ -18,6 +18,7 @@
  */
 
 #include "common/base.h"
+#include "common/buf.h"
 #include "common/clock.h"
 #include "common/ring.h"
 #include "proto/submit.h"
@@ -107,3 +108,5 @@ PS_MUST int rt_fleet_cancel(struct rt_fleet *f, uint32_t loop, uint64_t req, uin
 bool rt_fleet_poll(struct rt_fleet *f, uint32_t loop, struct rt_event *out);
 /* Admin: drain one worker (it takes nothing new; what runs finishes). */
 PS_MUST int rt_fleet_drain(struct rt_fleet *f, uint32_t loop, uint32_t worker, bool on);
+/* Admin: the worker forgets its prefix cache. */
+PS_MUST int rt_fleet_flush(struct rt_fleet *f, uint32_t loop, uint32_t worker);

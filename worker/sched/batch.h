@@ -19,7 +19,7 @@ struct wk_flight { /* a step in flight, in plan order */
         struct wk_seq *q;
         uint32_t pos_lo, pos_hi, flags;
         bool copied;
-    } *rows; /* [n_slots] */
+    } * rows; /* [n_slots] */
 };
 
 struct wk_batch {

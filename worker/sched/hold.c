@@ -15,7 +15,8 @@ static void reserve_pages(struct wk_seq *q, uint32_t n)
 }
 
 /* Hashes at the ends of the first n full pages; tokens never change, so neither do they. */
-static void make_hashes(const struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_tokens, uint32_t n)
+static void make_hashes(const struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_tokens,
+                        uint32_t n)
 {
     PS_ASSERT((uint64_t)n * page_tokens <= q->n_ids);
     reserve_pages(q, n);
@@ -45,7 +46,8 @@ void wk_hold_offer(const struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_t
     /* Scores need the logits of every prompt position, so none may be skipped. */
     if (!wk_seq_needs_scores(q)) {
         make_hashes(t, q, page_tokens, q->n_ids / page_tokens);
-        wk_kv_tree_match(t, q->submit->chain_seed, q->ids, q->n_ids, q->hashes, scratch, &out->match);
+        wk_kv_tree_match(t, q->submit->chain_seed, q->ids, q->n_ids, q->hashes, scratch,
+                         &out->match);
     }
     price(q, page_tokens, out);
 }
@@ -127,8 +129,8 @@ void wk_limbo_fini(struct wk_limbo *l)
     ps_free(l->items);
 }
 
-void wk_hold_publish(struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_tokens, uint64_t last_ticket,
-                     struct wk_limbo *limbo)
+void wk_hold_publish(struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_tokens,
+                     uint64_t last_ticket, struct wk_limbo *limbo)
 {
     uint32_t n_full = q->n_kv_done / page_tokens;
 

@@ -19,13 +19,13 @@ struct wk_limbo { /* pages that steps in flight still name */
     struct {
         uint32_t page;
         uint64_t ticket; /* the last that names it */
-    } *items;
+    } * items;
     uint32_t n, cap;
 };
 
 struct wk_hold_offer { /* what the cache has for a sequence that is to be admitted */
     struct wk_kv_match match;
-    uint32_t need;   /* pages to take, and pages that stop being evictable */
+    uint32_t need;    /* pages to take, and pages that stop being evictable */
     uint32_t n_pages; /* it will hold */
     uint32_t n_kv;    /* positions it need not compute */
 };
@@ -38,10 +38,11 @@ void wk_hold_offer_no_tail(const struct wk_seq *q, uint32_t page_tokens, struct 
 /* Takes everything that was offered; admission has made sure that it is there. */
 void wk_hold_attach(struct wk_kv_tree *t, struct wk_seq *q, const struct wk_hold_offer *o,
                     const uint32_t *scratch);
-PS_MUST int wk_hold_grow(struct wk_kv_tree *t, struct wk_seq *q, uint32_t n_pages); /* WK_KV_E_FULL */
+PS_MUST int wk_hold_grow(struct wk_kv_tree *t, struct wk_seq *q,
+                         uint32_t n_pages); /* WK_KV_E_FULL */
 /* After n_kv_done rose. last_ticket: the newest enqueued; limbo may get pages. */
-void wk_hold_publish(struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_tokens, uint64_t last_ticket,
-                     struct wk_limbo *limbo);
+void wk_hold_publish(struct wk_kv_tree *t, struct wk_seq *q, uint32_t page_tokens,
+                     uint64_t last_ticket, struct wk_limbo *limbo);
 void wk_hold_end_copy(struct wk_kv_tree *t, struct wk_seq *q); /* the copy is done */
 void wk_hold_release(struct wk_kv_tree *t, struct wk_seq *q);
 uint32_t wk_hold_unshared(const struct wk_kv_tree *t, const struct wk_seq *q);

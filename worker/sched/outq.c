@@ -14,6 +14,7 @@ void wk_outq_push(struct wk_outq *q, const struct wk_out *o)
         q->items = ps_realloc(q->items, q->cap * sizeof(*q->items));
     }
     q->items[q->n++] = *o;
+    q->n_pushed++;
 }
 
 bool wk_outq_flush(struct wk_outq *q, struct wk_link *l)

@@ -11,11 +11,12 @@
 struct wk_outq {
     struct wk_out *items;
     uint32_t n, cap, first;
+    uint64_t n_pushed; /* ever */
 };
 
 void wk_outq_push(struct wk_outq *q, const struct wk_out *o);
 bool wk_outq_flush(struct wk_outq *q, struct wk_link *l); /* true: empty now */
-void wk_outq_fini(struct wk_outq *q); /* frees what was never taken */
+void wk_outq_fini(struct wk_outq *q);                     /* frees what was never taken */
 
 static inline bool wk_outq_is_empty(const struct wk_outq *q)
 {

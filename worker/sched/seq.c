@@ -7,7 +7,8 @@
 /* Most answers are short; a long one doubles from here. */
 enum { ROOM_FOR_ANSWER = 256 };
 
-static const char *const names[WK_SEQ_N_STATES] = {"wait", "run", "drain", "parked", "zombie", "done"};
+static const char *const names[WK_SEQ_N_STATES] = {"wait",   "run",    "drain",
+                                                   "parked", "zombie", "done"};
 
 #define TO(s) (1u << (s))
 static const uint8_t allowed[WK_SEQ_N_STATES] = {
@@ -88,7 +89,8 @@ void wk_seq_sync(struct wk_seq *q)
     PS_ASSERT(q->n_kv_done <= q->n_kv && q->n_kv <= q->n_ids + q->n_fly_tok);
     q->adm.len = q->n_ids + q->n_fly_tok;
     q->adm.held = q->n_pages;
-    q->adm.n_left = left > 1 ? left : 0; /* a single token costs no chunk: it runs as a decode row */
+    q->adm.n_left =
+        left > 1 ? left : 0; /* a single token costs no chunk: it runs as a decode row */
 }
 
 uint32_t wk_seq_n_out(const struct wk_seq *q)

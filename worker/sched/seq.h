@@ -57,10 +57,11 @@ struct wk_seq {
     uint32_t n_pages, n_hashes, cap_pages;
     uint32_t n_attached; /* leading pages that are shared through the tree: never written */
     uint32_t epoch;      /* of the tree when it attached */
-    uint32_t tail_src, n_tail; /* page to copy n_tail tokens from, held until that step is committed */
+    uint32_t tail_src,
+        n_tail; /* page to copy n_tail tokens from, held until that step is committed */
     bool copy_planned;
 
-    bool prefill_only; /* the answer is over before it begins: only the prompt is computed */
+    bool prefill_only;  /* the answer is over before it begins: only the prompt is computed */
     enum pb_finish end; /* prefill_only: how it ends */
     uint32_t end_id;
     uint32_t n_cached; /* prompt tokens found at the first admission */

@@ -22,6 +22,8 @@ pub fn install(env: &mut Environment<'static>) {
     env.add_filter("int", int);
     env.add_filter("float", float);
     env.add_filter("replace", replace);
+    env.add_filter("title", title_words);
+    env.add_filter("capitalize", |v: &Value| capitalize(&text_of(v)));
     env.add_filter("indent", indent);
     env.add_test("sequence", |v: &Value| {
         matches!(
@@ -439,6 +441,20 @@ fn split_lines(s: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
+/// One character in title case: the first of its capitals, the others small ("ß" is "Ss").
+fn title_char(c: char, out: &mut String) {
+    let mut capitals = c.to_uppercase();
+    let first = capitals.next().unwrap_or(c);
+    out.push(first);
+    for other in capitals {
+        if first.is_uppercase() {
+            out.extend(other.to_lowercase());
+        } else {
+            out.push(other);
+        }
+    }
+}
+
 /// str.title: a cased letter after a cased one is lowered, any other is raised.
 fn title(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
@@ -447,9 +463,29 @@ fn title(s: &str) -> String {
         if inside {
             out.extend(c.to_lowercase());
         } else {
-            out.extend(c.to_uppercase());
+            title_char(c, &mut out);
         }
         inside = c.is_lowercase() || c.is_uppercase();
+    }
+    out
+}
+
+fn capitalize(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    let mut rest = s.chars();
+    if let Some(c) = rest.next() {
+        title_char(c, &mut out);
+    }
+    out + &rest.as_str().to_lowercase()
+}
+
+/// The filter title: other word borders than str.title has, and no title case.
+fn title_words(v: &Value) -> String {
+    let is_border = |c: char| is_space(c) || "-({[<".contains(c);
+    let mut out = String::new();
+    for word in text_of(v).split_inclusive(is_border) {
+        let first = word.chars().next().map_or(0, char::len_utf8);
+        out += &(word[..first].to_uppercase() + &word[first..].to_lowercase());
     }
     out
 }
@@ -492,6 +528,7 @@ fn str_method(s: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error
             Ok(Value::from(s[..i].chars().count()))
         }),
         "title" => from_args::<()>(args).map(|()| Value::from(title(s))),
+        "capitalize" => from_args::<()>(args).map(|()| Value::from(capitalize(s))),
         _ => return None,
     })
 }

@@ -1,0 +1,57 @@
+#pragma once
+
+/*
+ * What the scheduler's files share: intake.c (requests come and go), step.c (commit, relieve, admit,
+ * plan), sched.c (the tick). One thread owns all of it; nobody outside worker/sched includes this.
+ */
+
+#include "worker/sched/batch.h"
+#include "worker/sched/outq.h"
+#include "worker/sched/sched.h"
+#include "worker/stats.h"
+
+enum { WK_SCHED_DEPTH_MAX = 2 };
+
+struct wk_sched {
+    struct wk_sched_conf conf;
+    uint32_t page_tokens, pool_tokens;
+    uint64_t next_request, next_step, last_done; /* tickets of requests; of steps */
+
+    struct wk_kv_pool *pool;
+    struct wk_kv_tree *tree;
+    struct wk_admit admit;
+    struct wk_batch batch;
+    struct wk_limbo limbo;
+    struct wk_flight flights[WK_SCHED_DEPTH_MAX]; /* ring */
+    uint32_t first_flight, n_flights;
+    uint32_t *scratch; /* [pages of the pool] */
+
+    struct wk_seq **by_handle; /* [n_handles]; NULL: answered, or never opened */
+    uint32_t n_handles;
+    struct wk_seq *
+        *retiring; /* [n_slots] DRAIN and ZOMBIE: steps in flight still name their pages */
+    uint32_t n_retiring;
+    uint32_t *free_slots;
+    uint32_t n_free_slots;
+    uint32_t n_live;      /* sequences in any state but DONE */
+    uint32_t n_deadlines; /* of these, with a deadline */
+
+    struct wk_outq outq;
+    uint64_t n_emitted; /* outq.n_pushed at the last STEP_END */
+    bool draining, drained_told;
+    uint64_t tick;
+    struct wk_stats stats;
+};
+
+/* intake.c */
+void wk_intake_drain(struct wk_sched *s); /* the inbox */
+void wk_intake_deadlines(struct wk_sched *s);
+/* The sequence has its answer. It lives on as a zombie while steps in flight name it. */
+void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why,
+                      uint32_t matched_id);
+
+/* step.c */
+PS_MUST int wk_step_commit_all(struct wk_sched *s);
+PS_MUST int wk_step_fill(struct wk_sched *s); /* relieve, admit, plan, enqueue, up to the depth */
+/* Gives back pages and slot; the sequence is in no step in flight. */
+void wk_step_release(struct wk_sched *s, struct wk_seq *q);
