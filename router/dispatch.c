@@ -563,7 +563,6 @@ static void on_timer(void *ud)
     struct rt_gens *gs = l->gens;
     uint64_t now = ps_now_us(l->router->clock);
 
-    flush_cancels(l);
     expire_queued(l, now);
     expire_first_token(l, now);
     if (gs->queued.n + gs->moving.n + gs->n_cancels == 0 &&
@@ -578,6 +577,7 @@ void rt_gens_tick(struct rt_loop *l)
     struct rt_gens *gs = l->gens;
     struct rt_event ev;
 
+    flush_cancels(l);
     while (rt_fleet_poll(l->router->fleet, l->index, &ev))
         on_event(l, &ev);
     dispatch_queue(&gs->moving);

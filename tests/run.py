@@ -16,6 +16,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CARGO = os.environ.get("CARGO", "cargo")
+PYTHON = os.environ.get("PENSTOCK_PYTHON", "python3")
 
 # name, build directory, compiler, meson options, test suites ([]: compile only), seconds
 STAGES = [
@@ -50,7 +51,8 @@ def build(directory, compiler, options):
     path = os.path.join(ROOT, directory)
     # The Rust part does not depend on the C compiler or its sanitizers: built once for all directories.
     env = dict(os.environ, CC=compiler, PENSTOCK_CARGO_DIR=os.path.join(ROOT, "build", "cargo"))
-    setup = ["meson", "setup", path, "-Dcargo=" + CARGO, "-Dtests=enabled", *options]
+    setup = ["meson", "setup", path, "-Dcargo=" + CARGO, "-Dtests=enabled",
+             "-Dpython=" + PYTHON, *options]
     if os.path.exists(os.path.join(path, "build.ninja")):
         setup.append("--reconfigure")
     status, out = run(setup, env)

@@ -21,6 +21,7 @@ void ps_conn_goto(struct ps_conn *c, enum ps_conn_state to)
     PS_ASSERT(allowed[c->state] & 1 << to);
     c->state = to;
     c->since_ms = c->progress_ms = ps_http_now_ms(c->srv);
+    c->graced = false;
     if (to == PS_CONN_HEAD)
         c->scan = (struct ps_scan){0};
     if (to == PS_CONN_DRAIN)
@@ -148,6 +149,7 @@ static size_t read_head(struct ps_conn *c, const char *p, size_t n)
     if (got == PS_READ_MORE) {
         if (first) {
             c->since_ms = ps_http_now_ms(c->srv); /* the clock of a whole head starts */
+            c->graced = false;
             ps_conn_arm(c);
         }
         return 0;

@@ -85,6 +85,7 @@ struct ps_conn {
     bool refused;     /* over a connection limit */
     bool keep;        /* the answer being made leaves the connection open */
     bool running;     /* input is being read: an answer need not ask for a resume */
+    bool graced;      /* its time was up, but input was waiting */
     bool closed;      /* libuv is done with it: freed when no list holds it */
 };
 

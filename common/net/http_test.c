@@ -214,6 +214,13 @@ static void a_refused_body_is_drained_when_small_and_ends_the_connection_when_la
     hear(&w, fd, "\r\n\r\nno");
     send_str(fd, "0\r\n\r\nGET /more HTTP/1.1\r\n" H "\r\n");
     hear(&w, fd, "/more");
+    send_str(fd, "POST /refuse HTTP/1.1\r\n" H "transfer-encoding: chunked\r\n\r\n10000\r\n");
+    assert_int_equal(send(fd, body, sizeof(body), 0), (ssize_t)sizeof(body));
+    send_str(fd, "\r\n1\r\nx\r\n0\r\n\r\nGET /never HTTP/1.1\r\n" H "\r\n");
+    assert_int_equal(hear_end(&w, fd), EOF_SEEN);
+    assert_int_equal(n_of(w.got.data, "HTTP/1.1 "), 1);
+    hang_up(&w, fd);
+    fd = dial(&w);
     snprintf(head, sizeof(head), "POST /refuse HTTP/1.1\r\n" H "content-length: %zu\r\n\r\n",
              sizeof(body) + 1);
     send_str(fd, head);

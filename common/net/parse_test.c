@@ -295,6 +295,13 @@ static void limits_hold_to_the_byte(void **state)
         drive_cut(&l, b.data, b.len, 0, &log);
         assert_non_null(strstr(log.data, head_fault));
 
+        ps_buf_clear(&b); /* 64 digits of a chunk size */
+        ps_buf_add_str(&b, CHUNKED);
+        add_times(&b, '0', 63 + over);
+        ps_buf_add_str(&b, "1\r\nx\r\n0\r\n\r\n");
+        drive_cut(&l, b.data, b.len, 0, &log);
+        assert_non_null(strstr(log.data, over ? "FAULT 0\n" : "body=1:x\n"));
+
         ps_buf_clear(&b); /* 256 bytes of extension */
         ps_buf_add_str(&b, CHUNKED "1;");
         add_times(&b, 'e', 256 + over);

@@ -52,15 +52,23 @@ void ps_conn_arm(struct ps_conn *c)
         ps_wheel_arm(&c->srv->wheel, &c->timer, due);
 }
 
+/* What poll() sees now: of events, and errors. */
+static int look(struct ps_conn *c, short events)
+{
+    struct pollfd p = {.events = events};
+
+    if (uv_fileno((uv_handle_t *)&c->tcp, &p.fd) < 0 || poll(&p, 1, 0) <= 0)
+        return 0;
+    return p.revents;
+}
+
 static void look_for_eof(struct ps_conn *c)
 {
-    struct pollfd p = {.events = POLLRDHUP};
+    int seen = c->reading || c->eof ? 0 : look(c, POLLRDHUP);
 
-    if (c->reading || c->eof || uv_fileno((uv_handle_t *)&c->tcp, &p.fd) < 0)
+    if (seen == 0)
         return;
-    if (poll(&p, 1, 0) <= 0)
-        return;
-    if (p.revents & (POLLERR | POLLHUP))
+    if (seen & (POLLERR | POLLHUP))
         ps_conn_close(c, false);
     else
         ps_conn_hear_eof(c);
@@ -103,8 +111,15 @@ void ps_conn_on_timer(struct ps_wheel_node *n, void *ud)
         c->stall_bytes = left; /* it moves: a new term begins, so a dead peer is cut within two */
         c->stall_ms = now;
     }
-    if (now >= state_due(c))
+    if (now >= state_due(c)) {
+        /* Timers run before sockets are read: after a long turn of ours the input may be there. */
+        if (!c->graced && c->reading && look(c, POLLIN) != 0) {
+            c->graced = true;
+            ps_wheel_arm(&c->srv->wheel, &c->timer, now + PS_COARSE_MS);
+            return;
+        }
         expire(c);
+    }
     if (c->state != PS_CONN_DEAD)
         ps_conn_arm(c);
 }

@@ -18,12 +18,11 @@ static void unlink_node(struct ps_wheel_node *n)
 
 static void link_node(struct ps_wheel *w, struct ps_wheel_node *n)
 {
-    /* The first slot that begins at or after due, so that it never fires early. */
+    /* The first slot that begins at or after due. One that is rounds away is looked at in each round. */
     uint64_t slot = ps_div_up_u64(n->due_ms, w->step_ms);
     struct ps_wheel_node *head;
 
     slot = ps_max_u64(slot, w->slot_no);
-    slot = ps_min_u64(slot, w->slot_no + PS_WHEEL_SLOTS - 1); /* farther: looked at again there */
     head = &w->slots[slot % PS_WHEEL_SLOTS];
     n->slot_ms = slot * w->step_ms;
     n->prev = head->prev;

@@ -27,7 +27,10 @@ static struct ps_norm *must_create(const char *json)
     return n;
 }
 
-/* Plain letters, marks, precomposed letters, Hangul parts: anything but barriers. */
+/*
+ * Plain letters, marks, precomposed letters, Hangul parts: anything but barriers. Behind a syllable
+ * utf8proc 2.8 loses U+11A7 (it is one below the first final consonant); we do not ask it there.
+ */
 static uint32_t random_cp(struct ps_rng *rng)
 {
     static const uint32_t range[][2] = {{0x20, 0x7E},     {0xC0, 0x17F},    {0x300, 0x36F},
@@ -39,7 +42,7 @@ static uint32_t random_cp(struct ps_rng *rng)
         const uint32_t *r = range[ps_rng_below(rng, PS_ARRAY_LEN(range))];
         uint32_t cp = r[0] + (uint32_t)ps_rng_below(rng, r[1] - r[0] + 1);
 
-        if ((cp < 0xD800 || cp > 0xDFFF) && (ps_uprop(cp) & PS_UP_NFC_BARRIER) == 0)
+        if ((cp < 0xD800 || cp > 0xDFFF) && cp != 0x11A7 && (ps_uprop(cp) & PS_UP_NFC_BARRIER) == 0)
             return cp;
     }
 }
@@ -64,8 +67,8 @@ static void nfc_equals_nfc_of_the_whole_text(void **state)
         want_len = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)len, &want,
                                 UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         assert_true(ps_norm_run(n, &scratch, s, len, &got, &got_len));
-        assert_int_equal(got_len, want_len);
-        assert_memory_equal(got, want, got_len);
+        if (got_len != (size_t)want_len || memcmp(got, want, got_len) != 0)
+            fail_msg("try %d: %.*s", t, (int)len, s);
         free(want);
     }
     ps_norm_scratch_fini(&scratch);
@@ -94,6 +97,7 @@ static void marks_younger_than_unicode_10_stay_where_they_are(void **state)
     expect("{\"type\":\"NFC\"}", "x\u0345\u1ac5", "x\u0345\u1ac5");
     expect("{\"type\":\"NFC\"}", "\U00011935\U00011930", "\U00011935\U00011930");
     expect("{\"type\":\"NFC\"}", "x\u0345\u0301", "x\u0301\u0345");
+    expect("{\"type\":\"NFC\"}", "\ub108\u11a7\u0312", "\ub108\u11a7\u0312");
 }
 
 static void steps_run_in_order(void **state)

@@ -173,6 +173,7 @@ static int load_model(struct ps_tok *t, const struct ps_json *root, struct ps_bu
     static const char *const unused[] = {"dropout", "continuing_subword_prefix",
                                          "end_of_word_suffix"};
     const struct ps_json *model = member(root, "model", PS_JSON_OBJ), *type, *unk;
+    const char *name;
     size_t len;
     int r;
 
@@ -202,7 +203,8 @@ static int load_model(struct ps_tok *t, const struct ps_json *root, struct ps_bu
     unk = member(model, "unk_token", PS_JSON_STR);
     if (unk == NULL)
         return PS_TOK_OK;
-    t->bpe.unk_id = ps_vocab_find_text(&t->vocab, ps_json_str(unk, &len), len);
+    name = ps_json_str(unk, &len);
+    t->bpe.unk_id = ps_vocab_find_text(&t->vocab, name, len);
     if (t->bpe.unk_id == PS_VOCAB_NONE)
         return bad(err, "model: unk_token is not in vocab");
     return PS_TOK_OK;

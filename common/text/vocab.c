@@ -26,6 +26,8 @@ static int alphabet_byte(uint32_t cp)
 void ps_vocab_init(struct ps_vocab *v)
 {
     memset(v, 0, sizeof(*v));
+    v->pool_cap = 4096;
+    v->pool = ps_alloc(v->pool_cap); /* never NULL: the first string may be empty */
 }
 
 void ps_vocab_fini(struct ps_vocab *v)

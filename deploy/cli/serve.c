@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/rng.h"
 #include "deploy/cli/conf_def.h"
 #include "deploy/cli/path.h"
 
@@ -115,12 +116,17 @@ static void worker_args(struct child *c, const struct cli_serve_conf *conf, cons
                         uint16_t tok_port, uint32_t index)
 {
     char text[64];
+    uint64_t uid;
 
     (void)snprintf(c->name, sizeof(c->name), "worker-%u", index);
     add_arg(c, cli_program_path("penstock-worker"), NULL);
     add_arg(c, "--model", model);
     (void)snprintf(text, sizeof(text), "tcp://127.0.0.1:%u", tok_port);
     add_arg(c, "--router", text);
+    /* The same identity after each restart, so that placement keeps sending it its prefixes. */
+    ps_random_bytes(&uid, sizeof(uid));
+    (void)snprintf(text, sizeof(text), "%016lx", (unsigned long)uid);
+    add_arg(c, "--uid", text);
     add_int(c, "--workers-on-host", conf->workers);
     add_int(c, "--threads", conf->threads);
     add_int(c, "--drain-timeout", conf->drain_timeout_s);

@@ -7,6 +7,7 @@
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -50,6 +51,8 @@ LONGEST = 1024
 PEAK_RATE = 3e-3
 LAST_RATE = 3e-5
 WARM_STEPS = 60
+# The weights are also saved on the way: a machine that is busy with other work may not reach the last step in time.
+KEEP_STEPS = 100
 # What the user says is learnt a little as well: it teaches which words go together.
 USER_WEIGHT = 0.1
 
@@ -187,17 +190,21 @@ def train(out, minutes, steps, threads):
             print(f"step {step + 1}/{steps} loss {sum(shown) / len(shown):.4f} rate {rate:.2e} "
                   f"{seen / spent:.0f} tok/s {spent / 60:.1f} min", flush=True)
             shown = []
-        if time.time() - begin > minutes * 60:
-            raise SystemExit(f"not done after {minutes} minutes: fewer --steps, or a faster machine")
-    save(model, tok, out)
-    print(f"saved {out}: {(time.time() - begin) / 60:.1f} minutes of training, {seen} tokens", flush=True)
+        late = time.time() - begin > minutes * 60
+        if late or step % KEEP_STEPS == KEEP_STEPS - 1 or step == steps - 1:
+            save(model, tok, out)
+            print(f"saved {out} at step {step + 1} of {steps}: {(time.time() - begin) / 60:.1f} minutes, {seen} tokens",
+                  flush=True)
+        if late:
+            raise SystemExit(f"stopped after {minutes} minutes, before the last step; what was reached is saved")
 
 
 def save(model, tok, out):
     import torch
 
-    model.config.use_cache = True
-    model.to(torch.bfloat16).save_pretrained(out, safe_serialization=True)
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    rounded.config.use_cache = True
+    rounded.save_pretrained(out, safe_serialization=True)
     write_json(out, "generation_config.json", {
         "do_sample": True, "eos_token_id": [tok.token_to_id("<|im_end|>"), tok.token_to_id("<|endoftext|>")],
         "pad_token_id": tok.token_to_id("<|endoftext|>"), "temperature": 0.7, "top_p": 0.9})
@@ -279,8 +286,8 @@ def main():
     parser.add_argument("--out", metavar="DIR", help="train and save into DIR")
     parser.add_argument("--eval", metavar="DIR", help="evaluate the model in DIR")
     parser.add_argument("--ask", nargs=2, metavar=("DIR", "TEXT"), help="one greedy answer")
-    parser.add_argument("--steps", type=int, default=1800, help="training steps (default %(default)s)")
-    parser.add_argument("--minutes", type=float, default=40, help="give up after (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=1100, help="training steps (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=40, help="stop and save after (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
     parser.add_argument("--show", type=int, default=5, help="wrong answers shown per set (default %(default)s)")
     args = parser.parse_args()

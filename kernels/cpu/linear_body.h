@@ -16,43 +16,49 @@ enum { LIN_K_BLOCK = 512 };
 
 #define TILE_INLINE static inline __attribute__((always_inline))
 
-/* tdp32 with the even chain first, then the odd one: half the registers, twice the loads. */
-TILE_INLINE void tdp_group_halves(const uint8_t *const *w, const float *x, float *acc, int mr, int np)
-{
-    vf even[KN_LIN_MR][KN_LIN_NP], c[KN_LIN_MR][KN_LIN_NP];
-
-    for (int odd = 0; odd < 2; odd++) {
-#pragma GCC unroll 16
-        for (int r = 0; r < mr; r++)
-#pragma GCC unroll 2
-            for (int p = 0; p < np; p++)
-                c[r][p] = vf_zero();
-        for (int s = 0; s < KN_K_GROUP / 2; s++, x += mr) {
-            vf b[KN_LIN_NP];
-
-#pragma GCC unroll 2
-            for (int p = 0; p < np; p++)
-                b[p] = odd ? vf_load_odd(w[p] + s * 64) : vf_load_even(w[p] + s * 64);
-#pragma GCC unroll 16
-            for (int r = 0; r < mr; r++) {
-                vf a = vf_set1(x[r]);
-
-#pragma GCC unroll 2
-                for (int p = 0; p < np; p++)
-                    c[r][p] = vf_fma(a, b[p], c[r][p]);
-            }
+/* acc += even + odd, for every output of a tile. */
+#define TDP_FOLD(even, odd)                                                                                  \
+    for (int r = 0; r < mr; r++)                                                                             \
+        for (int p = 0; p < np; p++) {                                                                       \
+            float *at = acc + (r * np + p) * KN_PANEL;                                                       \
+                                                                                                             \
+            vf_store(at, vf_add(vf_load(at), vf_add((even)[r][p], (odd)[r][p])));                            \
         }
-        if (odd == 0)
-            memcpy(even, c, sizeof even);
-    }
+
+/* One chain (even or odd k) of every output of a tile over 32 k. x: [16][mr]. */
+TILE_INLINE void tdp_chain(const uint8_t *const *w, const float *x, vf (*c)[KN_LIN_NP], int mr, int np, bool odd)
+{
 #pragma GCC unroll 16
     for (int r = 0; r < mr; r++)
 #pragma GCC unroll 2
-        for (int p = 0; p < np; p++) {
-            float *at = acc + (r * np + p) * KN_PANEL;
+        for (int p = 0; p < np; p++)
+            c[r][p] = vf_zero();
+    for (int s = 0; s < KN_K_GROUP / 2; s++, x += mr) {
+        vf b[KN_LIN_NP];
 
-            vf_store(at, vf_add(vf_load(at), vf_add(even[r][p], c[r][p])));
+#pragma GCC unroll 2
+        for (int p = 0; p < np; p++)
+            b[p] = odd ? vf_load_odd(w[p] + s * 64) : vf_load_even(w[p] + s * 64);
+#pragma GCC unroll 16
+        for (int r = 0; r < mr; r++) {
+            vf a = vf_set1(x[r]);
+
+#pragma GCC unroll 2
+            for (int p = 0; p < np; p++)
+                c[r][p] = vf_fma(a, b[p], c[r][p]);
         }
+    }
+}
+
+/* The even chains first, then the odd ones: half the registers, twice the loads. */
+TILE_INLINE void tdp_group_halves(const uint8_t *const *w, const float *x, float *acc, int mr, int np)
+{
+    vf even[KN_LIN_MR][KN_LIN_NP], odd[KN_LIN_MR][KN_LIN_NP];
+
+    tdp_chain(w, x, even, mr, np, false);
+    tdp_chain(w, x + mr * (KN_K_GROUP / 2), odd, mr, np, true);
+#pragma GCC unroll 16
+    TDP_FOLD(even, odd)
 }
 
 /* Both chains at once: for few rows, where memory is the limit. */
@@ -78,13 +84,7 @@ TILE_INLINE void tdp_group_both(const uint8_t *const *w, const float *x, float *
         }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 2
-        for (int p = 0; p < np; p++) {
-            float *at = acc + (r * np + p) * KN_PANEL;
-
-            vf_store(at, vf_add(vf_load(at), vf_add(even[r][p], odd[r][p])));
-        }
+    TDP_FOLD(even, odd)
 }
 
 TILE_INLINE void tdp_tile(const uint8_t *const *panel, const float *x, size_t n_k, float *acc, int mr, int np)

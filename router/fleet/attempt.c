@@ -217,6 +217,14 @@ static bool too_long(const struct pb_submit *s)
     return n * 4 + 4096 > PB_SEND_MAX;
 }
 
+/* The loop uses the slot again, so it wants nothing more of what was there. */
+static void supersede(struct rt_fleet *f, struct rt_att *a)
+{
+    if (a->peer != NULL)
+        rt_cancel_add(f, a->peer, a->req, a->attempt, a->dispatch_seq);
+    rt_att_free(f, a);
+}
+
 void rt_att_submit(struct rt_fleet *f, uint32_t loop, struct rt_cmd *c)
 {
     struct rt_peer *p = c->worker < RT_MAX_WORKERS ? f->peers[c->worker] : NULL;
@@ -234,7 +242,8 @@ void rt_att_submit(struct rt_fleet *f, uint32_t loop, struct rt_cmd *c)
     a->n_have = c->submit->n_done;
     PS_ASSERT(RT_REQ_LOOP(a->req) == loop);
     grow_slots(side, a->slot);
-    PS_ASSERT(side->by_slot[a->slot] == NULL); /* the loop saw the end of the attempt before */
+    if (side->by_slot[a->slot] != NULL)
+        supersede(f, side->by_slot[a->slot]);
     side->by_slot[a->slot] = a;
     attn_add(f, a);
     if (p == NULL || p->epoch == 0) {
@@ -260,11 +269,8 @@ void rt_att_cancel(struct rt_fleet *f, uint32_t loop, uint64_t req, uint32_t att
     struct rt_loop_side *s = &f->loops[loop];
     struct rt_att *a = rt_att_find(f, req);
 
-    if (a != NULL && a->attempt == attempt) {
-        if (a->peer != NULL)
-            rt_cancel_add(f, a->peer, req, attempt, a->dispatch_seq);
-        rt_att_free(f, a);
-    }
+    if (a != NULL && a->attempt == attempt)
+        supersede(f, a);
     if (s->n_done == s->done_cap) {
         s->done_cap = s->done_cap > 0 ? 2 * s->done_cap : 64;
         s->done = ps_realloc(s->done, s->done_cap * sizeof(s->done[0]));

@@ -3,6 +3,7 @@
  *
  * Reads frames {u32 n_ids, u32 n_gen, u32 ids[n_ids]} from standard input, little-endian. For each it
  * writes the f32 logits of every prompt position [n_ids][n_vocab], then n_gen greedy token ids (u32).
+ * Exits 77 when the machine lacks the instruction set.
  */
 
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include "common/buf.h"
 #include "worker/model/model.h"
 
-enum { MAX_TOKENS = 8192, MAX_CHUNK = 512 };
+enum { MAX_TOKENS = 8192, MAX_CHUNK = 512, SKIPPED = 77 };
 
 struct run {
     struct wk_model *model;
@@ -38,6 +39,7 @@ static void open_run(struct run *t, char **argv)
     const struct wk_kv_layout *layout;
     struct ps_buf err = PS_BUF_INIT;
     uint32_t i;
+    int r;
 
     t->chunk = (uint32_t)strtoul(argv[5], NULL, 10);
     if (t->chunk == 0 || t->chunk > MAX_CHUNK)
@@ -45,7 +47,10 @@ static void open_run(struct run *t, char **argv)
     if (wk_model_load(&t->model, argv[1], &err) != WK_MODEL_OK)
         die(err.data);
     t->be = strcmp(argv[2], "ref") == 0 ? kn_backend_ref() : kn_backend_cpu();
-    if (t->be->open(&t->dev, &conf) != 0)
+    r = t->be->open(&t->dev, &conf);
+    if (r == KN_E_UNSUPPORTED)
+        exit(SKIPPED);
+    if (r != 0)
         die("the device cannot be opened");
     layout = wk_model_layout(t->model);
     t->n_pages = MAX_TOKENS / layout->group[0].page_tokens;

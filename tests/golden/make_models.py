@@ -16,6 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 COMMON = dict(max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
 # name: (config class, model class, config, dtype)
@@ -36,6 +38,12 @@ MODELS = {
     "qwen3-h48": (T.Qwen3Config, T.Qwen3ForCausalLM, dict(vocab_size=333, hidden_size=80, intermediate_size=112,
         num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, head_dim=48, tie_word_embeddings=False),
         torch.float32),
+    "qwen3-yarn": (T.Qwen3Config, T.Qwen3ForCausalLM, dict(vocab_size=300, hidden_size=64, intermediate_size=96,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1, head_dim=32, tie_word_embeddings=True,
+        rope_parameters=YARN), torch.float32),
+    "llama-linear": (T.LlamaConfig, T.LlamaForCausalLM, dict(vocab_size=300, hidden_size=64, intermediate_size=96,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=False,
+        rope_parameters=LINEAR), torch.float32),
     "qwen3-bf16": (T.Qwen3Config, T.Qwen3ForCausalLM, dict(vocab_size=384, hidden_size=128, intermediate_size=224,
         num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=32, tie_word_embeddings=True),
         torch.bfloat16),

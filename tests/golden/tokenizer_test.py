@@ -5,7 +5,8 @@ Trains one byte-level BPE per family with the family's exact pre-tokeniser, give
 every kind, and compares encode and decode on generated strings. PENSTOCK_FULL=1 takes 100,000 strings
 a family, otherwise PENSTOCK_TOKENIZER_N or 5,000. The same seed gives the same strings.
 
-usage: tokenizer_test.py <tok_tool> [family...]
+usage: tokenizer_test.py <tok_tool> [family...]     (without the tokenizers package: runs itself in
+$PENSTOCK_PYTHON, or skips)
 """
 import json
 import os
@@ -15,9 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 
-from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers,
-                        pre_tokenizers, processors, trainers)
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+try:
+    from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers,
+                            pre_tokenizers, processors, trainers)
+except ImportError:
+    reference = os.environ.pop("PENSTOCK_PYTHON", None)
+    if reference:
+        os.execv(reference, [reference, "-B", *sys.argv])
+    print("skipped: no tokenizers package and no PENSTOCK_PYTHON")
+    sys.exit(77)
 
 QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -32,10 +42,6 @@ O200K = ("|".join([
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"]))
-
-# Assigned after Unicode 14: the pattern engine that runs unknown patterns here may not know them,
-# so the family without a scanner (o200k) is compared without them. The others are not.
-NEWER_THAN_14 = None
 
 VOCAB = 4096
 
@@ -221,25 +227,21 @@ def run_tool(tool, directory, records):
     assert at == len(out)
 
 
-def known_to_pcre(s):
-    """Only characters of Unicode 14, which every pattern engine in use knows."""
-    return all(NEWER_THAN_14.isdisjoint(s) for _ in (0,))
-
-
 def newer_than_14():
-    """Code points that tokenizers takes for assigned, and this Python (or PCRE2) may not."""
-    import unicodedata
+    """Characters that tokenizers takes for assigned and Unicode 14 did not have.
+
+    Patterns without a scanner run in PCRE2 (10.42: Unicode 14), so they are compared without these.
+    """
     cps = [chr(c) for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
     assigned = set()
     pre = pre_tokenizers.Split(Regex(r"\P{Cn}"), "removed", True)
     for i in range(0, len(cps), 60000):
         for piece, _ in pre.pre_tokenize_str("".join(cps[i:i + 60000])):
             assigned.update(piece)
-    old = {c for c in cps if unicodedata.ucd_3_2_0.category(c) != "Cn"}
-    known = {c for c in assigned if unicodedata.category(c) != "Cn"}
-    if tuple(map(int, unicodedata.unidata_version.split("."))) > (14, 0, 0):
-        return assigned - old  # cannot tell: leave out all that is newer than 3.2
-    return assigned - known
+    # A Python that knows more than 14 cannot tell what is new: then all since 3.2 is left out.
+    exact = unicodedata.unidata_version <= "14.0.0"
+    data = unicodedata if exact else unicodedata.ucd_3_2_0
+    return {c for c in assigned if data.category(c) == "Cn"}
 
 
 def check_encode(name, tok, tool, directory, texts):
@@ -281,10 +283,11 @@ def check_decode(name, tok, tool, directory, texts, seed):
 
 
 def main():
-    global NEWER_THAN_14
     tool = sys.argv[1]
     n = 100000 if os.environ.get("PENSTOCK_FULL") == "1" else int(os.environ.get("PENSTOCK_TOKENIZER_N", "5000"))
     failed = False
+    newer = None
+    assert set(sys.argv[2:]) <= set(families())
     for i, (name, spec) in enumerate(families().items()):
         if len(sys.argv) > 2 and name not in sys.argv[2:]:
             continue
@@ -296,8 +299,8 @@ def main():
             tok = Tokenizer.from_str(text)
             texts = list(strings(1000 + i, n))
             if spec.get("pcre"):
-                NEWER_THAN_14 = NEWER_THAN_14 or newer_than_14()
-                texts = [s for s in texts if NEWER_THAN_14.isdisjoint(s)]
+                newer = newer or newer_than_14()
+                texts = [s for s in texts if newer.isdisjoint(s)]
             bad_enc, n_ids = check_encode(name, tok, tool, directory, texts)
             bad_dec = check_decode(name, tok, tool, directory, texts, i)
         failed |= bad_enc + bad_dec > 0

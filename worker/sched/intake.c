@@ -18,8 +18,9 @@ static void set_handle(struct wk_sched *s, uint32_t handle, struct wk_seq *q)
     s->by_handle[handle] = q;
 }
 
-static void forget(struct wk_sched *s, struct wk_seq *q)
+void wk_intake_forget(struct wk_sched *s, struct wk_seq *q)
 {
+    wk_seq_goto(q, WK_SEQ_DONE);
     s->n_live--;
     if (q->deadline_us != 0)
         s->n_deadlines--;
@@ -60,10 +61,11 @@ void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why, 
             s->retiring[s->n_retiring++] = q;
         return;
     }
-    if (q->state == WK_SEQ_RUN || q->state == WK_SEQ_DRAIN)
+    if (was_retiring) /* it was suspended, and its last step in flight brought its end */
+        wk_step_end_retiring(s, q);
+    else if (q->state == WK_SEQ_RUN)
         wk_step_release(s, q);
-    wk_seq_goto(q, WK_SEQ_DONE);
-    forget(s, q);
+    wk_intake_forget(s, q);
 }
 
 static void reject(struct wk_sched *s, uint32_t handle, enum pb_reject why)

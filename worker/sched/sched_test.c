@@ -731,6 +731,34 @@ static void pages_of_a_step_in_flight_are_not_published(void **state)
     world_close(&w);
 }
 
+/* The end may be found in the very step that was in flight when its row was suspended: every length of
+ * the largest row is tried, so that some end there. */
+static void a_row_may_end_while_it_is_being_suspended(void **state)
+{
+    uint64_t n_suspended = 0;
+
+    (void)state;
+    for (uint32_t max = 20; max < 60; max++) {
+        struct world w;
+
+        world_open(&w, 11, 4, 2, 64, 16, 512);
+        submit(&w, plain(20, 100));
+        submit(&w, plain(40, max));
+        submit(&w, plain(20, 100));
+        for (uint32_t i = 0; i < 3; i++) /* prompts of their own: nothing is shared */
+            w.reqs[i].s->ids[0] = w.link.in[i].submit->ids[0] = 50 + i;
+        for (uint32_t i = 0; i < 1000 && !wk_sched_is_idle(w.s); i++)
+            tick(&w, i % 3 != 0);
+        run_until_idle(&w);
+        for (uint32_t i = 0; i < 3; i++)
+            check(&w, i);
+        n_suspended += w.link.load.n_preempted;
+        check_nothing_held(&w);
+        world_close(&w);
+    }
+    assert_true(n_suspended > 20);
+}
+
 static void a_moved_stream_whose_end_was_already_sent_ends_at_once(void **state)
 {
     struct world w;
@@ -981,6 +1009,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_and_a_draining_worker_refuse),
         cmocka_unit_test(nan_ends_only_its_own_request_and_is_never_cached),
         cmocka_unit_test(pages_of_a_step_in_flight_are_not_published),
+        cmocka_unit_test(a_row_may_end_while_it_is_being_suspended),
         cmocka_unit_test(a_moved_stream_whose_end_was_already_sent_ends_at_once),
         cmocka_unit_test(a_request_past_its_deadline_without_a_token_is_dropped),
         cmocka_unit_test(an_executor_fault_is_handed_up_and_nothing_leaks),

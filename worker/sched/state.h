@@ -50,8 +50,12 @@ void wk_intake_deadlines(struct wk_sched *s);
 void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why,
                       uint32_t matched_id);
 
+void wk_intake_forget(struct wk_sched *s, struct wk_seq *q); /* it is done: frees it */
+
 /* step.c */
 PS_MUST int wk_step_commit_all(struct wk_sched *s);
 PS_MUST int wk_step_fill(struct wk_sched *s); /* relieve, admit, plan, enqueue, up to the depth */
 /* Gives back pages and slot; the sequence is in no step in flight. */
 void wk_step_release(struct wk_sched *s, struct wk_seq *q);
+void wk_step_end_retiring(struct wk_sched *s,
+                          struct wk_seq *q); /* the same, for DRAIN and ZOMBIE */

@@ -14,26 +14,27 @@ void wk_step_release(struct wk_sched *s, struct wk_seq *q)
     q->slot = WK_SEQ_NO_SLOT;
 }
 
-/* The last step that named a zombie or a suspended row is committed. */
-static void retire(struct wk_sched *s, struct wk_seq *q)
+void wk_step_end_retiring(struct wk_sched *s, struct wk_seq *q)
 {
     uint32_t i = 0;
 
     while (i < s->n_retiring && s->retiring[i] != q)
         i++;
-    PS_ASSERT(i < s->n_retiring);
+    PS_ASSERT(i < s->n_retiring && q->n_fly_steps == 0);
     s->retiring[i] = s->retiring[--s->n_retiring];
     wk_step_release(s, q);
+}
+
+/* The last step that named a zombie or a suspended row is committed. */
+static void retire(struct wk_sched *s, struct wk_seq *q)
+{
+    wk_step_end_retiring(s, q);
     if (q->state == WK_SEQ_DRAIN) {
         q->adm.drains = false;
         wk_seq_goto(q, WK_SEQ_PARKED);
         return;
     }
-    wk_seq_goto(q, WK_SEQ_DONE);
-    s->n_live--;
-    if (q->deadline_us != 0)
-        s->n_deadlines--;
-    wk_seq_destroy(q);
+    wk_intake_forget(s, q);
 }
 
 static void keep_scores(struct wk_seq *q, uint32_t pos_lo, const struct wk_row_out *out)
