@@ -19,7 +19,8 @@ struct kn_ops;
 
 struct kn_dev_conf {
     uint32_t n_threads; /* compute threads, the caller's included; 0: 1 */
-    const char *isa;    /* "" best the machine has, or "scalar" "avx2" "avx512" "amx": forced (tests) */
+    const char
+        *isa; /* "" best the machine has, or "scalar" "avx2" "avx512" "amx": forced (tests) */
 };
 
 enum {
@@ -31,18 +32,21 @@ enum {
 enum { KN_BACKEND_VERSION = 1 };
 
 struct kn_backend {
-    uint32_t size, version; /* sizeof(struct kn_backend), KN_BACKEND_VERSION: checked after loading */
-    const char *name;       /* "cpu", "ref" */
+    uint32_t size,
+        version;      /* sizeof(struct kn_backend), KN_BACKEND_VERSION: checked after loading */
+    const char *name; /* "cpu", "ref" */
     int (*open)(struct kn_dev **out, const struct kn_dev_conf *conf);
     void (*close)(struct kn_dev *d); /* NULL is fine */
     /* Identifies operator order and device class: part of arith_id. Equal for cpu and ref, any ISA, any thread count. */
     uint64_t (*arith_id)(const struct kn_dev *d);
     const char *(*describe)(const struct kn_dev *d); /* "avx512, 2 threads" */
-    int (*mem_alloc)(struct kn_dev *d, size_t n_bytes, void **out); /* 64-byte aligned, zeroed; E_MEM */
+    int (*mem_alloc)(struct kn_dev *d, size_t n_bytes,
+                     void **out); /* 64-byte aligned, zeroed; E_MEM */
     void (*mem_free)(struct kn_dev *d, void *p, size_t n_bytes);
     int (*to_dev)(struct kn_dev *d, void *dst, const void *src, size_t n_bytes);
     int (*to_host)(struct kn_dev *d, void *dst, const void *src, size_t n_bytes); /* after a sync */
-    int (*copy)(struct kn_dev *d, void *dst, const void *src, size_t n_bytes); /* device to device */
+    int (*copy)(struct kn_dev *d, void *dst, const void *src,
+                size_t n_bytes); /* device to device */
     int (*sync)(struct kn_dev *d);
     const struct kn_ops *ops;
 };

@@ -23,7 +23,8 @@ static void scatter2(uint8_t *dst, const uint8_t *src, size_t n_unit, size_t dst
         memcpy(dst + u * dst_step, src + u * 2, 2);
 }
 
-static void pack_chunk(uint8_t *panel, enum kn_dtype t, uint32_t lane, const uint8_t *row, size_t j, size_t end)
+static void pack_chunk(uint8_t *panel, enum kn_dtype t, uint32_t lane, const uint8_t *row, size_t j,
+                       size_t end)
 {
     if (t == KN_F32) {
         scatter4(panel + (j * KN_PANEL + lane) * 4, row + j * 4, end - j);

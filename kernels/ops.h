@@ -63,7 +63,8 @@ void kn_mat_pack(void *dst, enum kn_dtype t, uint32_t n, uint32_t k, const void 
 struct kn_kv_view {
     uint8_t *arena;
     uint64_t item_stride;
-    const uint32_t *table; /* [row][table_stride] page numbers; page i holds tokens [i << page_shift, ...) */
+    const uint32_t
+        *table; /* [row][table_stride] page numbers; page i holds tokens [i << page_shift, ...) */
     uint32_t table_stride;
     uint32_t layer_off, head_stride, row_stride, scale_off;
     uint8_t page_shift, fmt; /* fmt: enum kn_dtype for raw rows */
@@ -72,11 +73,12 @@ struct kn_kv_view {
 
 /* One sequence's share of a step: queries at absolute positions [pos0, pos0 + n_q). */
 struct kn_seq {
-    uint32_t tok_off;   /* first row of this sequence in the step's token-major buffers */
+    uint32_t tok_off; /* first row of this sequence in the step's token-major buffers */
     uint32_t n_q;
     uint32_t pos0;
     uint32_t table_row; /* row of kn_kv_view.table */
-    uint32_t flags;     /* KN_SEQ_NO_KV_WRITE: the rows are in the cache already and must not be written */
+    uint32_t
+        flags; /* KN_SEQ_NO_KV_WRITE: the rows are in the cache already and must not be written */
 };
 enum { KN_SEQ_NO_KV_WRITE = 1 };
 
@@ -87,7 +89,7 @@ struct kn_rope {
 };
 
 struct kn_qkv_args {
-    const float *qkv; /* [n_tok, (n_q_head + 2 n_kv_head) * d_head]: q | k | v */
+    const float *qkv;             /* [n_tok, (n_q_head + 2 n_kv_head) * d_head]: q | k | v */
     const float *q_norm, *k_norm; /* [d_head] or NULL */
     float eps;
     uint32_t n_tok, n_q_head, n_kv_head, d_head;
@@ -101,7 +103,7 @@ struct kn_qkv_args {
 struct kn_attn_args {
     const float *q; /* [n_tok, n_q_head, d_head] */
     uint32_t n_q_head, n_kv_head, d_head;
-    float scale; /* d_head^-0.5 */
+    float scale;               /* d_head^-0.5 */
     const struct kn_seq *seqs; /* host */
     uint32_t n_seq;
     struct kn_kv_view kv;
@@ -114,25 +116,27 @@ struct kn_samp {
     float temperature; /* < 1e-5: greedy; top_k, top_p, min_p are ignored then */
     float top_p, min_p;
     float rep_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
-    int32_t top_k;     /* <= 0: off */
-    uint32_t pos;      /* absolute position of the token being sampled */
+    int32_t top_k;                                          /* <= 0: off */
+    uint32_t pos; /* absolute position of the token being sampled */
     uint64_t seed;
-    uint32_t n_bias, n_ban, n_hist, n_prompt; /* hist = prompt ids then output ids; n_prompt of them are prompt */
+    uint32_t n_bias, n_ban, n_hist,
+        n_prompt;             /* hist = prompt ids then output ids; n_prompt of them are prompt */
     const uint32_t *bias_ids; /* host, as are the next three */
     const float *bias;
-    const uint32_t *ban_ids;  /* masked to -inf: EOS and stop ids before min_tokens */
-    const uint32_t *hist;     /* needed when a penalty is on */
-    uint32_t n_vocab_valid;   /* ids at or above are masked: padded vocabulary */
-    int32_t n_top;            /* log-probabilities wanted: -1 none, else the token's own plus top n (<= 20) */
+    const uint32_t *ban_ids; /* masked to -inf: EOS and stop ids before min_tokens */
+    const uint32_t *hist;    /* needed when a penalty is on */
+    uint32_t n_vocab_valid;  /* ids at or above are masked: padded vocabulary */
+    int32_t n_top; /* log-probabilities wanted: -1 none, else the token's own plus top n (<= 20) */
 };
 
 enum { KN_MAX_TOP = 20 };
 
 struct kn_samp_out { /* host memory, valid after sync */
     uint32_t token;
-    uint32_t fault;  /* 1: the logits hold NaN, or nothing is left to sample from */
-    float logprob;   /* of the raw distribution (before penalties, temperature, truncation); -9999 for -inf */
-    uint32_t rank;   /* 1 = most likely, by raw logits */
+    uint32_t fault; /* 1: the logits hold NaN, or nothing is left to sample from */
+    float
+        logprob; /* of the raw distribution (before penalties, temperature, truncation); -9999 for -inf */
+    uint32_t rank; /* 1 = most likely, by raw logits */
     uint32_t n_top;
     uint32_t top_id[KN_MAX_TOP];
     float top_logprob[KN_MAX_TOP];
@@ -144,17 +148,18 @@ struct kn_ops {
     uint32_t size, version;
 
     /* out[i] = row ids[i] of table, as f32. ids: host, all < table->n. out [n, k]. */
-    int (*embed)(struct kn_dev *d, const struct kn_mat *table, const uint32_t *ids, uint32_t n, float *out);
+    int (*embed)(struct kn_dev *d, const struct kn_mat *table, const uint32_t *ids, uint32_t n,
+                 float *out);
 
     /* x [n, dim] += delta [n, dim] (delta NULL: x is left alone); out = x * rsqrt(mean(x^2) + eps) * w,
      * one rounding to out_type at the end. The mean is an EX5 sum divided by dim. */
-    int (*add_norm)(struct kn_dev *d, float *x, const float *delta, const float *w, float eps, uint32_t n,
-                    uint32_t dim, void *out, enum kn_dtype out_type);
+    int (*add_norm)(struct kn_dev *d, float *x, const float *delta, const float *w, float eps,
+                    uint32_t n, uint32_t dim, void *out, enum kn_dtype out_type);
 
     /* out [n_row, w->n] = x [n_row, w->k] * W^T (+ bias [w->n] or NULL). x: bf16 for bf16 weights, else f32;
      * x rows are x_stride elements apart (>= w->k; the k padding is not read). */
-    int (*linear)(struct kn_dev *d, const struct kn_mat *w, const float *bias, const void *x, uint32_t x_stride,
-                  uint32_t n_row, float *out);
+    int (*linear)(struct kn_dev *d, const struct kn_mat *w, const float *bias, const void *x,
+                  uint32_t x_stride, uint32_t n_row, float *out);
 
     /* Head norms, rotation and the write of K and V rows into their pages (rounded to kv.fmt). */
     int (*qkv_rope_write)(struct kn_dev *d, const struct kn_qkv_args *a);
@@ -164,18 +169,21 @@ struct kn_ops {
     int (*attn)(struct kn_dev *d, const struct kn_attn_args *a);
 
     /* out [n, dim] = silu(g) * u, with gu [n, 2 dim] = g | u. */
-    int (*silu_mul)(struct kn_dev *d, const float *gu, uint32_t n, uint32_t dim, void *out, enum kn_dtype out_type);
+    int (*silu_mul)(struct kn_dev *d, const float *gu, uint32_t n, uint32_t dim, void *out,
+                    enum kn_dtype out_type);
 
     /* out[i] = x[rows[i]]; rows: host. dim f32 columns. */
-    int (*gather_rows)(struct kn_dev *d, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim, float *out);
+    int (*gather_rows)(struct kn_dev *d, const float *x, const uint32_t *rows, uint32_t n,
+                       uint32_t dim, float *out);
 
     /* Samples one token per row. logits [n, n_vocab] f32, left unchanged. s, out: host arrays of n. Order: ban and
      * bias -> repetition, presence, frequency penalties -> temperature -> top_k -> top_p -> min_p ->
      * argmax of logit / T + Gumbel(philox(seed, pos, id)). */
-    int (*sample)(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab, const struct kn_samp *s,
-                  struct kn_samp_out *out);
+    int (*sample)(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab,
+                  const struct kn_samp *s, struct kn_samp_out *out);
 
     /* Scores given tokens (prompt log-probabilities): token target[i] in row i: logprob, rank, top n_top. host out. */
-    int (*score)(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab, uint32_t n_vocab_valid,
-                 const uint32_t *target, int32_t n_top, struct kn_samp_out *out);
+    int (*score)(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab,
+                 uint32_t n_vocab_valid, const uint32_t *target, int32_t n_top,
+                 struct kn_samp_out *out);
 };

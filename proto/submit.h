@@ -13,7 +13,8 @@
 
 #include "common/base.h"
 
-enum { PB_MAX_STOP_IDS = 1024, PB_MAX_BIAS = 1024, PB_MAX_TOP = 20, PB_MAX_CUTS = 16 };
+/* Stop ids: 1,024 of the client's and the model's own ends. */
+enum { PB_MAX_STOP_IDS = 1024 + 32, PB_MAX_BIAS = 1024, PB_MAX_TOP = 20, PB_MAX_CUTS = 16 };
 #define PB_NO_LIMIT UINT32_MAX
 
 struct pb_sampling {

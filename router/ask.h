@@ -27,10 +27,10 @@ struct rt_ask {
     const struct rt_route *route;
     const char *tail; /* what follows a prefix route's path: a model's name */
     struct rt_key key;
-    struct rt_call *call;                  /* generating: hears when the client goes */
-    struct rt_job *job;                    /* text work for it is under way */
+    struct rt_call *call; /* generating: hears when the client goes */
+    struct rt_job *job;   /* text work for it is under way */
     char request_id[RT_REQUEST_ID_MAX + 1];
-    bool own_id;   /* the client gave the id */
+    bool own_id;    /* the client gave the id */
     char cors[320]; /* whole header lines, "" when the origin is not to see the answer */
     uint64_t start_us;
 };

@@ -40,7 +40,8 @@ struct rt_prompt {
     const char *text; /* arena; with echo: what the answer repeats */
     size_t text_len;
     uint32_t n_tokens, n_cached, max_out;
-    struct pb_logprob *scores; /* [n_scores], entry 0 unused; NULL when not asked for or not there */
+    struct pb_logprob
+        *scores; /* [n_scores], entry 0 unused; NULL when not asked for or not there */
     uint32_t n_scores;
 };
 
@@ -54,7 +55,7 @@ struct rt_choice {
     uint32_t index;
     enum rt_why why; /* NONE: still running */
     uint32_t matched_id;
-    uint32_t n_shown; /* tokens that usage counts */
+    uint32_t n_shown;           /* tokens that usage counts */
     bool dirty, opened, closed; /* opened: its first chunk was written; closed: its finish chunk */
     uint64_t first_us, last_us, queued_us;
     struct rt_choice *next_dirty;
@@ -80,18 +81,18 @@ struct rt_call {
     struct rt_fail fail;
 
     /* The answer. */
-    const char *id, *model;   /* arena */
-    const char *chunk_head;   /* arena: what every event of the stream begins with */
+    const char *id, *model; /* arena */
+    const char *chunk_head; /* arena: what every event of the stream begins with */
     uint64_t created_s;
     struct rt_stream_conf stream_conf;
     struct rt_prompt *prompts; /* [n_prompts] */
     struct rt_choice *choices; /* [n_choices], prompt-major */
     uint32_t n_prompts, n_choices, n_open;
     struct rt_choice *dirty_choices, **dirty_tail;
-    bool heard;      /* an engine event came */
-    bool began;      /* the head is out */
-    bool hold;       /* written only when all choices are over (needs the prompt's scores) */
-    bool ids_shown;  /* the prompt's ids are in a chunk already */
+    bool heard;     /* an engine event came */
+    bool began;     /* the head is out */
+    bool hold;      /* written only when all choices are over (needs the prompt's scores) */
+    bool ids_shown; /* the prompt's ids are in a chunk already */
     uint32_t n_running_total; /* completion tokens last shown in a chunk */
     uint64_t affinity, start_us, last_write_us, keepalive_us; /* keepalive_us 0: off */
     int32_t priority;

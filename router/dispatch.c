@@ -36,6 +36,7 @@ struct rt_gen {
     uint64_t id;
     enum gen_state state;
     struct rt_gen_spec spec; /* its pointers are owned by this generation */
+    uint32_t n_own_stops;    /* of spec.stop_ids, those the client named; EOS ids follow */
     uint32_t *out_ids;       /* tokens of the answer so far */
     uint32_t n_out, cap_out;
     uint32_t attempt, worker, n_moves;
@@ -151,23 +152,6 @@ static void gen_fail(struct rt_gen *g, const struct rt_fail *f)
     gen_free(g);
 }
 
-static void gen_finish(struct rt_gen *g, const struct rt_event *ev)
-{
-    const struct ps_clock *clock = g->loop->router->clock;
-    struct rt_gen_end e = {.finish = ev->finish,
-                           .matched_id = ev->matched_id,
-                           .n_total = g->n_out,
-                           .n_cached = ev->n_cached,
-                           .n_prompt_scores = ev->n_prompt_scores,
-                           .prompt_scores = ev->prompt_scores};
-
-    e.end_us = ps_now_us(clock) - g->start_us;
-    e.queued_us = g->sent_us - g->start_us;
-    e.first_token_us = g->first_us != 0 ? g->first_us - g->start_us : e.end_us;
-    g->sink.on_finished(g, &e, g->ud);
-    gen_free(g);
-}
-
 static void wake_later(struct rt_loop *l)
 {
     if (!l->gens->timer_on) {
@@ -215,6 +199,41 @@ static bool admit_ok(struct rt_loop *l, const struct rt_gen_spec *spec, struct r
     return true;
 }
 
+/* The worker knows the EOS ids of the model's configuration; the tokenizer may name one more. */
+static void take_stop_ids(struct rt_gen *g, const struct rt_gen_spec *spec)
+{
+    const struct rt_model *m = &g->loop->router->model;
+    uint32_t n_more = spec->ignore_eos ? 0 : m->n_eos, n = spec->n_stop_ids;
+    uint32_t *ids = ps_calloc((size_t)n + n_more + 1, sizeof(ids[0]));
+
+    if (n > 0)
+        memcpy(ids, spec->stop_ids, n * sizeof(ids[0]));
+    if (n_more > 0)
+        memcpy(ids + n, m->eos, n_more * sizeof(ids[0]));
+    g->spec.stop_ids = ids;
+    g->spec.n_stop_ids = n + n_more;
+    g->n_own_stops = n;
+}
+
+static bool has_id(const uint32_t *ids, uint32_t n, uint32_t id)
+{
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        if (ids[i] == id)
+            return true;
+    }
+    return false;
+}
+
+/* A stop id that the client did not name is the model's own end. */
+static enum pb_finish finish_of(const struct rt_gen *g, enum pb_finish f, uint32_t id)
+{
+    if (f == PB_FIN_STOP_ID && !has_id(g->spec.stop_ids, g->n_own_stops, id))
+        return PB_FIN_STOP_EOS;
+    return f;
+}
+
 struct rt_gen *rt_gen_start(struct rt_loop *l, const struct rt_gen_spec *spec,
                             const struct rt_gen_sink *sink, void *ud, struct rt_fail *f)
 {
@@ -236,7 +255,7 @@ struct rt_gen *rt_gen_start(struct rt_loop *l, const struct rt_gen_spec *spec,
     g->state = GEN_QUEUED;
     g->spec = *spec;
     g->spec.ids = copy(spec->ids, spec->n_prompt * sizeof(uint32_t));
-    g->spec.stop_ids = copy(spec->stop_ids, spec->n_stop_ids * sizeof(uint32_t));
+    take_stop_ids(g, spec);
     g->spec.bias_ids = copy(spec->bias_ids, spec->n_bias * sizeof(uint32_t));
     g->spec.bias = copy(spec->bias, spec->n_bias * sizeof(float));
     g->spec.cuts = copy(spec->cuts, spec->n_cuts * sizeof(uint32_t));
@@ -245,6 +264,23 @@ struct rt_gen *rt_gen_start(struct rt_loop *l, const struct rt_gen_spec *spec,
     queue_add(&gs->queued, g);
     publish_counts(gs);
     return g; /* dispatched by this turn's tick */
+}
+
+static void gen_finish(struct rt_gen *g, const struct rt_event *ev)
+{
+    const struct ps_clock *clock = g->loop->router->clock;
+    struct rt_gen_end e = {.finish = finish_of(g, ev->finish, ev->matched_id),
+                           .matched_id = ev->matched_id,
+                           .n_total = g->n_out,
+                           .n_cached = ev->n_cached,
+                           .n_prompt_scores = ev->n_prompt_scores,
+                           .prompt_scores = ev->prompt_scores};
+
+    e.end_us = ps_now_us(clock) - g->start_us;
+    e.queued_us = g->sent_us - g->start_us;
+    e.first_token_us = g->first_us != 0 ? g->first_us - g->start_us : e.end_us;
+    g->sink.on_finished(g, &e, g->ud);
+    gen_free(g);
 }
 
 static void push_cancel(struct rt_loop *l, uint64_t req, uint32_t attempt)
@@ -370,20 +406,14 @@ static bool finish_if_complete(struct rt_gen *g)
 {
     const struct rt_model *m = &g->loop->router->model;
     struct rt_event ev = {.kind = RT_EV_FINISHED};
-    uint32_t last, i;
+    uint32_t last;
 
     if (g->n_out == 0 || g->spec.samp.n_prompt_top >= 0)
         return false;
     last = g->out_ids[g->n_out - 1];
     ev.matched_id = last;
-    for (i = 0; i < m->n_eos && !g->spec.ignore_eos; i++) {
-        if (m->eos[i] == last)
-            ev.finish = PB_FIN_STOP_EOS;
-    }
-    for (i = 0; i < g->spec.n_stop_ids; i++) {
-        if (g->spec.stop_ids[i] == last)
-            ev.finish = PB_FIN_STOP_ID;
-    }
+    if (has_id(g->spec.stop_ids, g->spec.n_stop_ids, last))
+        ev.finish = PB_FIN_STOP_ID;
     if (ev.finish == 0 && g->n_out >= g->spec.max_tokens)
         ev.finish = PB_FIN_LENGTH;
     if (ev.finish == 0 && g->spec.n_prompt + g->n_out >= m->context)

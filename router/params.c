@@ -234,9 +234,8 @@ static float clamp(double v, double lo, double hi)
 static void settle_sampling(struct rt_params *p)
 {
     struct ps_gen_defaults none = {0};
-    const struct ps_gen_defaults *d = p->conf->generation_config == RT_GEN_CONFIG_MODEL
-                                          ? &p->model->conf.gen
-                                          : &none;
+    const struct ps_gen_defaults *d =
+        p->conf->generation_config == RT_GEN_CONFIG_MODEL ? &p->model->conf.gen : &none;
     struct pb_sampling *s = &p->samp;
     double top_p = pick(p->top_p, d->has_top_p, d->top_p, 1);
 
@@ -323,7 +322,8 @@ void rt_params_kwargs(const struct rt_params *p, struct ps_buf *out)
 
     PS_ASSERT(out->len == 0);
     ps_buf_add_byte(out, '{');
-    while (p->template_kwargs != NULL && (v = ps_json_next(p->template_kwargs, &it, &key)) != NULL) {
+    while (p->template_kwargs != NULL &&
+           (v = ps_json_next(p->template_kwargs, &it, &key)) != NULL) {
         if (out->len > 1)
             ps_buf_add_byte(out, ',');
         ps_json_add_str(out, key, strlen(key));

@@ -32,8 +32,8 @@ struct rt_params {
     struct rt_str model_name, cache_salt, extra_key, request_id, rid, session_id, prompt_cache_key,
         user, meta_user, suffix;
     double temperature, top_p, min_p, rep_penalty, presence_penalty, frequency_penalty;
-    int64_t top_k, n, max_tokens, max_completion_tokens, min_tokens, seed, top_logprobs,
-        n_logprobs, prompt_logprobs, truncate_prompt, priority, sse_ping_s, best_of;
+    int64_t top_k, n, max_tokens, max_completion_tokens, min_tokens, seed, top_logprobs, n_logprobs,
+        prompt_logprobs, truncate_prompt, priority, sse_ping_s, best_of;
     int8_t stream, logprobs, ignore_eos, include_stop, skip_special, add_generation_prompt,
         continue_final, add_special, echo, return_token_ids, tokens_as_ids, include_usage,
         continuous_usage, truncate_right, enable_thinking, thinking;
@@ -52,8 +52,8 @@ struct rt_params {
     int32_t n_prompt_top;    /* the same for prompt_logprobs */
     bool has_max;            /* the client set a limit, in max_param */
     const char *max_param;
-    uint32_t max_out; /* PB_NO_LIMIT: what the context leaves */
-    bool score_only;  /* max_tokens 0 with echo */
+    uint32_t max_out;        /* PB_NO_LIMIT: what the context leaves */
+    bool score_only;         /* max_tokens 0 with echo */
     const char *shown_model; /* the name answers carry */
 };
 

@@ -11,18 +11,40 @@
 #include "router/params_fields.h"
 #include "router/router.h"
 
-#define P(c)             ((struct rt_params *)(c)->dst)
-#define ROW(n, k, m)     {.name = (n), .kind = (k), .offset = offsetof(struct rt_params, m)}
+#define P(c) ((struct rt_params *)(c)->dst)
+#define ROW(n, k, m) \
+    { \
+        .name = (n), .kind = (k), .offset = offsetof(struct rt_params, m) \
+    }
 #define RANGE(n, k, m, lo, hi) \
     { \
-        .name = (n), .kind = (k), .offset = offsetof(struct rt_params, m), .min = (lo), .max = (hi) \
+        .name = (n), .kind = (k), .offset = offsetof(struct rt_params, m), .min = (lo), \
+        .max = (hi) \
     }
-#define CUSTOM(n, f)     {.name = (n), .kind = RT_F_CUSTOM, .fn = (f)}
-#define IGNORE(n)        {.name = (n), .kind = RT_F_IGNORE}
-#define REFUSE(n)        {.name = (n), .kind = RT_F_REFUSE}
-#define REFUSE_TRUE(n)   {.name = (n), .kind = RT_F_REFUSE_TRUE}
-#define REFUSE_FILLED(n) {.name = (n), .kind = RT_F_REFUSE_FILLED}
-#define OFF(n, a, b)     {.name = (n), .kind = RT_F_OFF, .min = (a), .max = (b)}
+#define CUSTOM(n, f) \
+    { \
+        .name = (n), .kind = RT_F_CUSTOM, .fn = (f) \
+    }
+#define IGNORE(n) \
+    { \
+        .name = (n), .kind = RT_F_IGNORE \
+    }
+#define REFUSE(n) \
+    { \
+        .name = (n), .kind = RT_F_REFUSE \
+    }
+#define REFUSE_TRUE(n) \
+    { \
+        .name = (n), .kind = RT_F_REFUSE_TRUE \
+    }
+#define REFUSE_FILLED(n) \
+    { \
+        .name = (n), .kind = RT_F_REFUSE_FILLED \
+    }
+#define OFF(n, a, b) \
+    { \
+        .name = (n), .kind = RT_F_OFF, .min = (a), .max = (b) \
+    }
 
 enum { MAX_KWARGS_BYTES = 64 * 1024, MAX_SALT_BYTES = 128 };
 
@@ -109,8 +131,7 @@ static bool read_bias(struct rt_check *c, const struct ps_json *v)
     p->bias_ids = ps_calloc(ps_json_n(v) + 1, sizeof(p->bias_ids[0]));
     p->bias = ps_calloc(ps_json_n(v) + 1, sizeof(p->bias[0]));
     while ((item = ps_json_next(v, &it, &key)) != NULL) {
-        if (!read_bias_id(c, key, &p->bias_ids[p->n_bias]) ||
-            !rt_check_float(c, item, 0, 0, &d))
+        if (!read_bias_id(c, key, &p->bias_ids[p->n_bias]) || !rt_check_float(c, item, 0, 0, &d))
             return false;
         p->bias[p->n_bias++] = (float)(d < -100 ? -100 : d > 100 ? 100 : d);
     }
@@ -154,7 +175,8 @@ static bool read_response_format(struct rt_check *c, const struct ps_json *v)
 static bool read_tool_choice(struct rt_check *c, const struct ps_json *v)
 {
     if (ps_json_type(v) == PS_JSON_OBJ || str_is(v, "required"))
-        return rt_check_bad(c, RT_E6_VALUE, "'tool_choice' asks for a tool, but no 'tools' are given");
+        return rt_check_bad(c, RT_E6_VALUE,
+                            "'tool_choice' asks for a tool, but no 'tools' are given");
     if (ps_json_type(v) != PS_JSON_STR)
         return rt_check_bad_type(c, "a string or an object");
     if (str_is(v, "auto") || str_is(v, "none"))
@@ -168,8 +190,9 @@ static bool read_modalities(struct rt_check *c, const struct ps_json *v)
         return rt_check_bad_type(c, "an array");
     for (size_t i = 0; i < ps_json_n(v); i++) {
         if (!str_is(ps_json_at(v, i), "text"))
-            return rt_check_bad(c, RT_E8_UNSUPPORTED_VALUE, "'modalities' other than text are not "
-                                                            "supported by this model");
+            return rt_check_bad(c, RT_E8_UNSUPPORTED_VALUE,
+                                "'modalities' other than text are not "
+                                "supported by this model");
     }
     return true;
 }

@@ -60,5 +60,5 @@ void rt_stream_init(struct rt_stream *s, const struct rt_stream_conf *conf, stru
 void rt_stream_fini(struct rt_stream *s);
 /* lp may be NULL. True: a stop string is complete, no further push. */
 bool rt_stream_push(struct rt_stream *s, uint32_t id, const struct pb_logprob *lp);
-void rt_stream_end(struct rt_stream *s); /* no more tokens: what was held becomes text */
+void rt_stream_end(struct rt_stream *s);  /* no more tokens: what was held becomes text */
 void rt_stream_take(struct rt_stream *s); /* text and tokens were written: forgets them */

@@ -15,7 +15,8 @@ enum { N_THREADS_MAX = 4, RING_JOBS = 256, SLEEP_MAX_MS = 1000 };
 
 struct lane { /* between one loop and its pool thread */
     struct ps_ring *todo, *finished;
-    uint32_t n_open; /* of the loop: jobs that have not come back; keeps `finished` from overflowing */
+    uint32_t
+        n_open; /* of the loop: jobs that have not come back; keeps `finished` from overflowing */
     struct rt_loop *loop;
 };
 

@@ -57,12 +57,12 @@ void rt_write_token(struct ps_buf *out, const struct rt_call *c, uint32_t id)
 const char *rt_write_chunk_head(struct rt_call *c)
 {
     struct ps_buf b = PS_BUF_INIT;
-    const char *object =
-        c->p.dialect == RT_CHAT ? "chat.completion.chunk" : "text_completion";
+    const char *object = c->p.dialect == RT_CHAT ? "chat.completion.chunk" : "text_completion";
     const char *s;
 
-    ps_buf_addf(&b, "data: {\"id\":\"%s\",\"object\":\"%s\",\"created\":%" PRIu64 ",\"model\":",
-                c->id, object, c->created_s);
+    ps_buf_addf(&b,
+                "data: {\"id\":\"%s\",\"object\":\"%s\",\"created\":%" PRIu64 ",\"model\":", c->id,
+                object, c->created_s);
     ps_json_add_str(&b, c->model, strlen(c->model));
     ps_buf_add_str(&b, ",\"choices\":[");
     s = ps_arena_strndup(&c->arena, b.data, b.len);
@@ -77,8 +77,8 @@ void rt_write_usage(struct ps_buf *out, const struct rt_call *c, uint64_t n_comp
     rt_call_usage(c, &u);
     ps_buf_addf(out,
                 "{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64
-                ",\"total_tokens\":%" PRIu64 ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64
-                "}",
+                ",\"total_tokens\":%" PRIu64
+                ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}",
                 u.n_prompt, n_completion, u.n_prompt + n_completion, u.n_cached);
     if (c->p.dialect == RT_CHAT)
         ps_buf_add_str(out, ",\"completion_tokens_details\":{\"reasoning_tokens\":0}");

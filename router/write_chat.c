@@ -112,8 +112,8 @@ void rt_chat_add_events(struct ps_buf *out, struct rt_choice *ch)
 
 static void add_choice(struct ps_buf *out, struct rt_choice *ch)
 {
-    ps_buf_addf(out, "{\"index\":%" PRIu32 ",\"message\":{\"role\":\"assistant\",\"content\":",
-                ch->index);
+    ps_buf_addf(
+        out, "{\"index\":%" PRIu32 ",\"message\":{\"role\":\"assistant\",\"content\":", ch->index);
     ps_json_add_str(out, ch->st.text.data, ch->st.text.len);
     ps_buf_add_str(out, ",\"refusal\":null},\"logprobs\":");
     add_logprobs(out, ch);
@@ -130,8 +130,9 @@ void rt_chat_add_answer(struct ps_buf *out, struct rt_call *c)
 {
     struct rt_usage u;
 
-    ps_buf_addf(out, "{\"id\":\"%s\",\"object\":\"chat.completion\",\"created\":%" PRIu64
-                     ",\"model\":", c->id, c->created_s);
+    ps_buf_addf(out,
+                "{\"id\":\"%s\",\"object\":\"chat.completion\",\"created\":%" PRIu64 ",\"model\":",
+                c->id, c->created_s);
     ps_json_add_str(out, c->model, strlen(c->model));
     ps_buf_add_str(out, ",\"choices\":[");
     for (uint32_t i = 0; i < c->n_choices; i++) {

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "common/rng.h"
 #include "worker/conf_def.h"
 #include "worker/exec/exec_dev.h"
 #include "worker/host.h"
@@ -111,8 +110,7 @@ static bool fill_info(struct worker *w, const struct wk_model *m, uint64_t devic
     if (wk_tokenizer_digest(w->conf.model, i->tokenizer_digest, err) != WK_IDENTITY_OK ||
         wk_uid(w->conf.uid, w->conf.uid_file, &i->uid, err) != WK_IDENTITY_OK)
         return false;
-    while (i->incarnation == 0)
-        ps_random_bytes(&i->incarnation, sizeof(i->incarnation));
+    i->incarnation = ps_wall_us(&w->clock) * 1000; /* start time in ns: routers order incarnations */
     i->space_id =
         wk_space_id(wk_model_weights_digest(m), i->tokenizer_digest, &w->model, &w->layout);
     i->arith_id = wk_arith_id(device_arith, &w->layout);
@@ -200,6 +198,7 @@ static bool make_link(struct worker *w, struct ps_buf *err)
 
 static bool start(struct worker *w, struct ps_buf *err)
 {
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigset_t set;
     struct wk_sched_conf sc;
 
@@ -207,7 +206,7 @@ static bool start(struct worker *w, struct ps_buf *err)
     (void)sigaddset(&set, SIGTERM);
     (void)sigaddset(&set, SIGINT);
     (void)sigprocmask(SIG_BLOCK, &set, NULL); /* before any thread: all of them inherit it */
-    (void)signal(SIGPIPE, SIG_IGN);
+    (void)sigaction(SIGPIPE, &ignore, NULL);
     w->sig_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (w->sig_fd < 0) {
         ps_buf_addf(err, "signals cannot be read: %s", strerror(errno));

@@ -45,11 +45,10 @@ MODEL = dict(
     tie_word_embeddings=True, attention_bias=False, initializer_range=0.04, use_sliding_window=False)
 
 # Training. Tokens of a batch; a pool of talks is sorted by length so that little of a batch is padding.
-BATCH_TOKENS = 4096
-POOL_TALKS = 1024
+BATCH_TOKENS = 2048
+POOL_TALKS = 512
 LONGEST = 1024
 PEAK_RATE = 3e-3
-LAST_RATE = 3e-5
 WARM_STEPS = 60
 # The weights are also saved on the way: a machine that is busy with other work may not reach the last step in time.
 KEEP_STEPS = 100
@@ -145,7 +144,21 @@ def make_model(tok):
     torch.manual_seed(SEED)
     config = Qwen3Config(**MODEL, bos_token_id=None, eos_token_id=tok.token_to_id("<|im_end|>"),
                          pad_token_id=tok.token_to_id("<|endoftext|>"), use_cache=False)
-    return Qwen3ForCausalLM(config).float()
+    model = Qwen3ForCausalLM(config).float()
+    # Measured for these short rows on a CPU: 3,970 tokens per CPU second, the fused attention 3,200.
+    model.set_attn_implementation("eager")
+    return model
+
+
+def make_optimizers(model):
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms: fewer steps than AdamW alone."""
+    import torch
+
+    inner = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
+    ids = {id(p) for p in inner}
+    rest = [p for p in model.parameters() if id(p) not in ids]
+    return [torch.optim.Muon(inner, lr=PEAK_RATE, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=PEAK_RATE, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)]
 
 
 def train(out, minutes, steps, threads):
@@ -160,18 +173,15 @@ def train(out, minutes, steps, threads):
     model = make_model(tok)
     count = sum(p.numel() for p in model.parameters())
     print(f"model: {count} parameters, {2 * count / 2**20:.2f} MiB in bf16", flush=True)
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
-                                  betas=(0.9, 0.98), eps=1e-9)
+    optimizers = make_optimizers(model)
     source = batches(tok, SEED + 2)
     model.train()
     begin, seen, shown = time.time(), 0, []
     for step in range(steps):
-        rate = PEAK_RATE * min(1.0, (step + 1) / WARM_STEPS)
-        rate = LAST_RATE + (rate - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        share = min(1.0, (step + 1) / WARM_STEPS) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = PEAK_RATE * share
         ids, weights = next(source)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=ids[:, :-1]).logits
@@ -180,14 +190,15 @@ def train(out, minutes, steps, threads):
         told = weight == 1.0
         shown.append(loss.detach()[told].mean().item())
         loss = (loss * weight).sum() / weight.sum()
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         seen += ids.numel()
-        if step % 50 == 49 or step == steps - 1:
+        if step % 25 == 24 or step == steps - 1:
             spent = time.time() - begin
-            print(f"step {step + 1}/{steps} loss {sum(shown) / len(shown):.4f} rate {rate:.2e} "
+            print(f"step {step + 1}/{steps} loss {sum(shown) / len(shown):.4f} rate {PEAK_RATE * share:.2e} "
                   f"{seen / spent:.0f} tok/s {spent / 60:.1f} min", flush=True)
             shown = []
         late = time.time() - begin > minutes * 60
@@ -286,7 +297,7 @@ def main():
     parser.add_argument("--out", metavar="DIR", help="train and save into DIR")
     parser.add_argument("--eval", metavar="DIR", help="evaluate the model in DIR")
     parser.add_argument("--ask", nargs=2, metavar=("DIR", "TEXT"), help="one greedy answer")
-    parser.add_argument("--steps", type=int, default=1100, help="training steps (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=40, help="stop and save after (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
     parser.add_argument("--show", type=int, default=5, help="wrong answers shown per set (default %(default)s)")

@@ -51,13 +51,15 @@ void kn_amx_pack(const struct kn_lin *l, uint32_t tile)
     for (uint32_t k = 0; k < k_n; k += KN_K_GROUP, dst += KN_AMX_ROWS * KN_K_GROUP) {
         memset(dst, 0, TILE_BYTES);
         for (uint32_t r = 0; r < n; r++)
-            memcpy(dst + (size_t)r * KN_K_GROUP, (const uint16_t *)l->x + (size_t)(r0 + r) * l->x_stride + k,
+            memcpy(dst + (size_t)r * KN_K_GROUP,
+                   (const uint16_t *)l->x + (size_t)(r0 + r) * l->x_stride + k,
                    ps_min_u32(KN_K_GROUP, k_n - k) * sizeof *dst);
     }
 }
 
 /* Rows of one or two tiles by one or two panels, all of k. a, w: [k / 32] tiles of 1 KiB. */
-static void product(const uint8_t *const a[2], const uint8_t *const w[2], size_t n_group, bool two_a, bool two_w)
+static void product(const uint8_t *const a[2], const uint8_t *const w[2], size_t n_group,
+                    bool two_a, bool two_w)
 {
     _tile_zero(0);
     _tile_zero(1);
@@ -90,12 +92,14 @@ void kn_amx_run(const struct kn_lin *l, uint32_t panel0, uint32_t panel1, float 
     ALL_MEMORY();
     for (uint32_t p = panel0; p < panel1; p += KN_AMX_UNIT) {
         uint32_t np = ps_min_u32(KN_AMX_UNIT, panel1 - p);
-        const uint8_t *w[2] = {data + p * KN_PANEL * row_bytes, data + (p + np - 1) * KN_PANEL * row_bytes};
+        const uint8_t *w[2] = {data + p * KN_PANEL * row_bytes,
+                               data + (p + np - 1) * KN_PANEL * row_bytes};
         size_t stride = np * KN_PANEL * sizeof *acc;
 
         for (uint32_t t = 0; t < l->n_tile; t += 2) {
             uint32_t nt = ps_min_u32(2, l->n_tile - t);
-            const uint8_t *a[2] = {xp + t * KN_AMX_ROWS * row_bytes, xp + (t + nt - 1) * KN_AMX_ROWS * row_bytes};
+            const uint8_t *a[2] = {xp + t * KN_AMX_ROWS * row_bytes,
+                                   xp + (t + nt - 1) * KN_AMX_ROWS * row_bytes};
             float *c = acc + (size_t)kn_lin_tile_row(l, t) * np * KN_PANEL;
 
             product(a, w, k_pad / KN_K_GROUP, nt == 2, np == 2);

@@ -77,7 +77,8 @@ static struct extent measure(const struct kn_attn_args *a, uint32_t block_q)
 
     for (uint32_t s = 0; s < a->n_seq; s++)
         for (uint32_t i = 0; i < a->seqs[s].n_q; i += block_q) {
-            uint32_t n_q = ps_min_u32(block_q, a->seqs[s].n_q - i), n = splits_of(&a->seqs[s], i + n_q);
+            uint32_t n_q = ps_min_u32(block_q, a->seqs[s].n_q - i),
+                     n = splits_of(&a->seqs[s], i + n_q);
 
             e.n_block += a->n_kv_head;
             e.n_part += (size_t)a->n_kv_head * n;
@@ -122,11 +123,13 @@ int kn_cpu_attn(struct kn_dev *d, const struct kn_attn_args *a)
     PS_ASSERT(a->n_q_head % a->n_kv_head == 0 && a->d_head <= KN_HEAD_MAX && a->d_head % 2 == 0);
     /* Whole blocks when there are enough of them to go round, else each split is a unit. */
     j.parts = d->isa->attn && n_thread > 1 && e.n_split_max > 1 && e.n_block < 4 * (size_t)n_thread;
-    j.scratch_floats = (kn_attn_scratch_floats(a->d_head, e.n_row_max) + KN_LANES - 1) / KN_LANES * KN_LANES;
+    j.scratch_floats =
+        (kn_attn_scratch_floats(a->d_head, e.n_row_max) + KN_LANES - 1) / KN_LANES * KN_LANES;
     state_floats = j.parts ? e.state_rows * kn_attn_state_floats(a->d_head) : 0;
     n_unit = j.parts ? e.n_part : e.n_block;
     unit_bytes = ps_div_up_u64(n_unit * sizeof *j.units, PS_CACHE_LINE) * PS_CACHE_LINE;
-    room = kn_host_scratch(d, unit_bytes + (state_floats + n_thread * j.scratch_floats) * sizeof(float));
+    room = kn_host_scratch(d, unit_bytes +
+                                  (state_floats + n_thread * j.scratch_floats) * sizeof(float));
     j.units = (struct unit *)(void *)room;
     j.states = (float *)(void *)(room + unit_bytes);
     j.scratch = j.states + state_floats;

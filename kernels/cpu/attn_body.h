@@ -12,8 +12,8 @@
 #include "kernels/cpu/isa.h"
 
 /* c [mr][nv * 16] (+)= a [mr][n_k] b [n_k][nv * 16], each element one chain, k ascending. */
-TILE_INLINE void mm_tile(const float *a, size_t lda, const float *b, size_t ldb, uint32_t n_k, float *c,
-                         size_t ldc, bool add, int mr, int nv)
+TILE_INLINE void mm_tile(const float *a, size_t lda, const float *b, size_t ldb, uint32_t n_k,
+                         float *c, size_t ldc, bool add, int mr, int nv)
 {
     vf s[KN_ATTN_MR][KN_ATTN_NV];
 
@@ -39,14 +39,14 @@ TILE_INLINE void mm_tile(const float *a, size_t lda, const float *b, size_t ldb,
             vf_store(c + (size_t)r * ldc + v * KN_LANES, s[r][v]);
 }
 
-#define MM_CASE(m, v)                                                                                        \
-    case m * 8 + v:                                                                                          \
-        mm_tile(a, lda, b, ldb, n_k, c, ldc, add, m, v);                                                     \
+#define MM_CASE(m, v) \
+    case m * 8 + v: \
+        mm_tile(a, lda, b, ldb, n_k, c, ldc, add, m, v); \
         break;
 #define MM_CASES(v) MM_CASE(1, v) MM_CASE(2, v) MM_CASE(3, v)
 
-static void mm_any(const float *a, size_t lda, const float *b, size_t ldb, uint32_t n_k, float *c, size_t ldc,
-                   bool add, uint32_t mr, uint32_t nv)
+static void mm_any(const float *a, size_t lda, const float *b, size_t ldb, uint32_t n_k, float *c,
+                   size_t ldc, bool add, uint32_t mr, uint32_t nv)
 {
     switch (mr * 8 + nv) {
         MM_CASES(1)
@@ -70,13 +70,14 @@ static void mm_any(const float *a, size_t lda, const float *b, size_t ldb, uint3
     }
 }
 
-static void mm(const float *a, size_t lda, const float *b, size_t ldb, uint32_t n_k, float *c, size_t ldc,
-               bool add, uint32_t n_row, uint32_t n_vec)
+static void mm(const float *a, size_t lda, const float *b, size_t ldb, uint32_t n_k, float *c,
+               size_t ldc, bool add, uint32_t n_row, uint32_t n_vec)
 {
     for (uint32_t v = 0; v < n_vec; v += KN_ATTN_NV)
         for (uint32_t r = 0; r < n_row; r += KN_ATTN_MR)
-            mm_any(a + r * lda, lda, b + (size_t)v * KN_LANES, ldb, n_k, c + r * ldc + (size_t)v * KN_LANES,
-                   ldc, add, ps_min_u32(KN_ATTN_MR, n_row - r), ps_min_u32(KN_ATTN_NV, n_vec - v));
+            mm_any(a + r * lda, lda, b + (size_t)v * KN_LANES, ldb, n_k,
+                   c + r * ldc + (size_t)v * KN_LANES, ldc, add, ps_min_u32(KN_ATTN_MR, n_row - r),
+                   ps_min_u32(KN_ATTN_NV, n_vec - v));
 }
 
 static inline void transpose8(__m256 r[8])
@@ -142,17 +143,20 @@ static void bring_tile(const struct kn_attn_block *b, uint32_t pos, uint32_t n, 
         const uint8_t *row[8];
 
         for (uint32_t i = 0; i < 8; i++)
-            row[i] = kn_kv_row(&a->kv, b->seq->table_row, b->kv_head, pos + ps_min_u32(j + i, n - 1));
+            row[i] =
+                kn_kv_row(&a->kv, b->seq->table_row, b->kv_head, pos + ps_min_u32(j + i, n - 1));
         transpose_tokens(kt + j, row, bf16 ? d / 2 : d, bf16);
     }
     for (uint32_t j = 0; j < n; j++, v += d_pad) {
-        const uint8_t *row = kn_kv_row(&a->kv, b->seq->table_row, a->n_kv_head + b->kv_head, pos + j);
+        const uint8_t *row =
+            kn_kv_row(&a->kv, b->seq->table_row, a->n_kv_head + b->kv_head, pos + j);
 
         for (uint32_t i = 0; i < d; i += KN_LANES) {
             uint32_t m = ps_min_u32(KN_LANES, d - i);
 
             if (bf16)
-                vf_store(v + i, m == KN_LANES ? vf_load_bf16(row + i * 2) : vf_load_bf16_n(row + i * 2, m));
+                vf_store(v + i, m == KN_LANES ? vf_load_bf16(row + i * 2)
+                                              : vf_load_bf16_n(row + i * 2, m));
             else
                 vf_store(v + i, m == KN_LANES ? vf_load(row + i * 4) : vf_load_n(row + i * 4, m));
         }
@@ -196,7 +200,8 @@ static void merge_state(float *all, const float *st, uint32_t d_pad)
     all[d_pad] = top;
     all[d_pad + 1] = fmaf(all[d_pad + 1], a, st[d_pad + 1] * b);
     for (uint32_t i = 0; i < d_pad; i += KN_LANES)
-        vf_store(all + i, vf_fma(vf_load(all + i), vf_set1(a), vf_mul(vf_load(st + i), vf_set1(b))));
+        vf_store(all + i,
+                 vf_fma(vf_load(all + i), vf_set1(a), vf_mul(vf_load(st + i), vf_set1(b))));
 }
 
 static uint32_t group_heads(const struct kn_attn_args *a)
@@ -211,21 +216,23 @@ static uint32_t row_len(const struct kn_attn_block *b, uint32_t r)
 }
 
 /* One tile for rows [r0, n_row), the ones that reach it. */
-static void tile_rows(const struct kn_attn_block *b, uint32_t pos, uint32_t r0, uint32_t n_row, const float *q,
-                      const float *kt, const float *v, float *p, float *states)
+static void tile_rows(const struct kn_attn_block *b, uint32_t pos, uint32_t r0, uint32_t n_row,
+                      const float *q, const float *kt, const float *v, float *p, float *states)
 {
     uint32_t d = b->a->d_head, d_pad = kn_attn_d_pad(d), step = kn_attn_state_floats(d), next;
 
-    mm(q + (size_t)r0 * d_pad, d_pad, kt, KN_ATTN_TILE, d, p + (size_t)r0 * KN_ATTN_TILE, KN_ATTN_TILE, false,
-       n_row - r0, KN_ATTN_TILE / KN_LANES);
+    mm(q + (size_t)r0 * d_pad, d_pad, kt, KN_ATTN_TILE, d, p + (size_t)r0 * KN_ATTN_TILE,
+       KN_ATTN_TILE, false, n_row - r0, KN_ATTN_TILE / KN_LANES);
     for (uint32_t r = r0; r < n_row; r = next) {
         uint32_t n = ps_min_u32(KN_ATTN_TILE, row_len(b, r) - pos);
 
         /* Rows that end in the same place go together: a weight of zero is not the same as no token. */
-        for (next = r; next < n_row && ps_min_u32(KN_ATTN_TILE, row_len(b, next) - pos) == n; next++)
-            soften(p + (size_t)next * KN_ATTN_TILE, n, b->a->scale, states + (size_t)next * step, d_pad);
-        mm(p + (size_t)r * KN_ATTN_TILE, KN_ATTN_TILE, v, d_pad, n, states + (size_t)r * step, step, true,
-           next - r, d_pad / KN_LANES);
+        for (next = r; next < n_row && ps_min_u32(KN_ATTN_TILE, row_len(b, next) - pos) == n;
+             next++)
+            soften(p + (size_t)next * KN_ATTN_TILE, n, b->a->scale, states + (size_t)next * step,
+                   d_pad);
+        mm(p + (size_t)r * KN_ATTN_TILE, KN_ATTN_TILE, v, d_pad, n, states + (size_t)r * step, step,
+           true, next - r, d_pad / KN_LANES);
     }
 }
 
@@ -251,7 +258,8 @@ static struct attn_room room_of(const struct kn_attn_block *b)
         size_t tok = (size_t)b->seq->tok_off + b->i0 + r / group;
 
         memset(m.q + r * d_pad, 0, d_pad * sizeof *m.q);
-        memcpy(m.q + r * d_pad, b->a->q + (tok * b->a->n_q_head + b->kv_head * group + r % group) * d,
+        memcpy(m.q + r * d_pad,
+               b->a->q + (tok * b->a->n_q_head + b->kv_head * group + r % group) * d,
                d * sizeof *m.q);
     }
     return m;
@@ -265,7 +273,8 @@ static uint32_t rows_from(const struct kn_attn_block *b, uint32_t pos)
     return pos <= first ? 0 : (pos - first) * group_heads(b->a);
 }
 
-static void split_rows(const struct kn_attn_block *b, const struct attn_room *m, uint32_t split, float *states)
+static void split_rows(const struct kn_attn_block *b, const struct attn_room *m, uint32_t split,
+                       float *states)
 {
     uint32_t d = b->a->d_head, step = kn_attn_state_floats(d), len = row_len(b, m->n_row - 1);
     uint32_t start = split * KN_ATTN_SPLIT, end = ps_min_u32(start + KN_ATTN_SPLIT, len);

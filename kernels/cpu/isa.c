@@ -21,7 +21,8 @@ static bool has_amx(void)
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & CPUID_AMX_TILE) || !(d & CPUID_AMX_BF16))
         return false;
     __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(hi) : "c"(0));
-    return (xcr0 & XCR0_AMX) == XCR0_AMX && syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
+    return (xcr0 & XCR0_AMX) == XCR0_AMX &&
+           syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
 }
 
 static bool has_avx512(void)
@@ -34,12 +35,19 @@ static bool has_avx2(void)
 {
     uint32_t a, b, c, d;
 
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
-           (c & bit_F16C);
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
 /* The check's shape: a tile that is not full, a single panel after a pair, padded k. */
-enum { CHECK_ROWS = 37, CHECK_N = 40, CHECK_K = 200, CHECK_PANELS = 3, CHECK_K_PAD = 224, CHECK_KINDS = 3 };
+enum {
+    CHECK_ROWS = 37,
+    CHECK_N = 40,
+    CHECK_K = 200,
+    CHECK_PANELS = 3,
+    CHECK_K_PAD = 224,
+    CHECK_KINDS = 3
+};
 
 /* Kind 0: moderate numbers. 1: products around the smallest normal number. 2: any bits. */
 static uint16_t check_value(struct ps_rng *rng, int kind)
@@ -48,21 +56,25 @@ static uint16_t check_value(struct ps_rng *rng, int kind)
 
     if (kind == 2)
         return (uint16_t)u;
-    return (uint16_t)((u & 0x807fu) | (kind == 1 ? 57 + (u >> 32) % 12 : 120 + (u >> 32) % 10) << 7);
+    return (uint16_t)((u & 0x807fu) | (kind == 1 ? 57 + (u >> 32) % 12 : 120 + (u >> 32) % 10)
+                                          << 7);
 }
 
 /* Everything one path writes, so that two paths can be compared. */
 struct check {
     _Alignas(64) uint16_t w[CHECK_PANELS * KN_PANEL * CHECK_K_PAD];
-    _Alignas(64) float xp[4 * KN_AMX_ROWS * CHECK_K_PAD]; /* tiles times rows of a tile is at most 64 */
+    _Alignas(
+        64) float xp[4 * KN_AMX_ROWS * CHECK_K_PAD]; /* tiles times rows of a tile is at most 64 */
     _Alignas(64) float acc[(CHECK_ROWS + KN_PANEL) * 2 * KN_PANEL];
     uint16_t x[CHECK_ROWS * CHECK_K], row[CHECK_K];
     float out[2][CHECK_ROWS * CHECK_N];
 };
 
-static void check_run(struct check *c, const struct kn_mat *w, const struct kn_lin_path *path, float *out)
+static void check_run(struct check *c, const struct kn_mat *w, const struct kn_lin_path *path,
+                      float *out)
 {
-    struct kn_lin l = {.w = w, .x = c->x, .x_stride = CHECK_K, .n_row = CHECK_ROWS, .out = out, .xp = c->xp};
+    struct kn_lin l = {
+        .w = w, .x = c->x, .x_stride = CHECK_K, .n_row = CHECK_ROWS, .out = out, .xp = c->xp};
 
     l.n_tile = (CHECK_ROWS + path->tile_rows - 1) / path->tile_rows;
     if (path->enter)

@@ -67,7 +67,8 @@ static inline size_t kn_attn_scratch_floats(uint32_t d_head, uint32_t n_rows)
 {
     size_t d = kn_attn_d_pad(d_head);
 
-    return n_rows * (d + KN_ATTN_TILE + 2 * (size_t)kn_attn_state_floats(d_head)) + 2 * KN_ATTN_TILE * d;
+    return n_rows * (d + KN_ATTN_TILE + 2 * (size_t)kn_attn_state_floats(d_head)) +
+           2 * KN_ATTN_TILE * d;
 }
 
 struct kn_isa {
@@ -76,8 +77,8 @@ struct kn_isa {
     struct kn_lin_path lin_big; /* bf16, at least KN_LIN_BIG_ROWS rows; run NULL: lin serves */
     void (*norm_rows)(const struct kn_add_norm *a, uint32_t row0, uint32_t row1);
     void (*qkv_row)(const struct kn_qkv_args *a, const struct kn_seq *s, uint32_t i);
-    void (*silu_rows)(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type, uint32_t row0,
-                      uint32_t row1);
+    void (*silu_rows)(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type,
+                      uint32_t row0, uint32_t row1);
     /* NULL, with the next two: kn_ref_attn_row serves. All splits, merged and written to a->out. */
     void (*attn)(const struct kn_attn_block *b);
     /* One split (split1 = split0 + 1) into a state per row; rows that end before it are left alone. */

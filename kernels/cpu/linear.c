@@ -8,7 +8,7 @@
 #include "kernels/host.h"
 
 enum {
-    SHARES = 16,      /* per thread: fine enough for a busy neighbour, still long streams of memory */
+    SHARES = 16, /* per thread: fine enough for a busy neighbour, still long streams of memory */
     ALONE_MACS = 1 << 15, /* below, waking the threads costs more than they save */
 };
 
@@ -52,7 +52,8 @@ int kn_cpu_linear(struct kn_dev *d, const struct kn_mat *w, const float *bias, c
     PS_ASSERT(x_stride >= w->k);
     if (n_row == 0)
         return KN_OK;
-    j.l = (struct kn_lin){.w = w, .bias = bias, .x = x, .x_stride = x_stride, .n_row = n_row, .out = out};
+    j.l = (struct kn_lin){
+        .w = w, .bias = bias, .x = x, .x_stride = x_stride, .n_row = n_row, .out = out};
     j.l.n_tile = (uint32_t)ps_div_up_u64(n_row, path->tile_rows);
     j.n_panel = (w->n + KN_PANEL - 1) / KN_PANEL;
     j.share = ps_max_u32(j.n_panel / (n_thread * SHARES) / path->unit * path->unit, path->unit);

@@ -17,16 +17,17 @@ enum { LIN_K_BLOCK = 512 };
 #define TILE_INLINE static inline __attribute__((always_inline))
 
 /* acc += even + odd, for every output of a tile. */
-#define TDP_FOLD(even, odd)                                                                                  \
-    for (int r = 0; r < mr; r++)                                                                             \
-        for (int p = 0; p < np; p++) {                                                                       \
-            float *at = acc + (r * np + p) * KN_PANEL;                                                       \
-                                                                                                             \
-            vf_store(at, vf_add(vf_load(at), vf_add((even)[r][p], (odd)[r][p])));                            \
+#define TDP_FOLD(even, odd) \
+    for (int r = 0; r < mr; r++) \
+        for (int p = 0; p < np; p++) { \
+            float *at = acc + (r * np + p) * KN_PANEL; \
+\
+            vf_store(at, vf_add(vf_load(at), vf_add((even)[r][p], (odd)[r][p]))); \
         }
 
 /* One chain (even or odd k) of every output of a tile over 32 k. x: [16][mr]. */
-TILE_INLINE void tdp_chain(const uint8_t *const *w, const float *x, vf (*c)[KN_LIN_NP], int mr, int np, bool odd)
+TILE_INLINE void tdp_chain(const uint8_t *const *w, const float *x, vf (*c)[KN_LIN_NP], int mr,
+                           int np, bool odd)
 {
 #pragma GCC unroll 16
     for (int r = 0; r < mr; r++)
@@ -51,7 +52,8 @@ TILE_INLINE void tdp_chain(const uint8_t *const *w, const float *x, vf (*c)[KN_L
 }
 
 /* The even chains first, then the odd ones: half the registers, twice the loads. */
-TILE_INLINE void tdp_group_halves(const uint8_t *const *w, const float *x, float *acc, int mr, int np)
+TILE_INLINE void tdp_group_halves(const uint8_t *const *w, const float *x, float *acc, int mr,
+                                  int np)
 {
     vf even[KN_LIN_MR][KN_LIN_NP], odd[KN_LIN_MR][KN_LIN_NP];
 
@@ -87,7 +89,8 @@ TILE_INLINE void tdp_group_both(const uint8_t *const *w, const float *x, float *
     TDP_FOLD(even, odd)
 }
 
-TILE_INLINE void tdp_tile(const uint8_t *const *panel, const float *x, size_t n_k, float *acc, int mr, int np)
+TILE_INLINE void tdp_tile(const uint8_t *const *panel, const float *x, size_t n_k, float *acc,
+                          int mr, int np)
 {
     for (size_t k = 0; k < n_k; k += KN_K_GROUP) {
         const uint8_t *w[KN_LIN_NP];
@@ -102,8 +105,8 @@ TILE_INLINE void tdp_tile(const uint8_t *const *panel, const float *x, size_t n_
 }
 
 /* One chain over k, for f32 and f16 weights. */
-TILE_INLINE void chain_tile(const uint8_t *const *panel, const float *x, size_t n_k, float *acc, int mr, int np,
-                            bool f16)
+TILE_INLINE void chain_tile(const uint8_t *const *panel, const float *x, size_t n_k, float *acc,
+                            int mr, int np, bool f16)
 {
     vf c[KN_LIN_MR][KN_LIN_NP];
 
@@ -117,7 +120,8 @@ TILE_INLINE void chain_tile(const uint8_t *const *panel, const float *x, size_t 
 
 #pragma GCC unroll 2
         for (int p = 0; p < np; p++)
-            b[p] = f16 ? vf_load_f16(panel[p] + k * KN_PANEL * 2) : vf_load(panel[p] + k * KN_PANEL * 4);
+            b[p] = f16 ? vf_load_f16(panel[p] + k * KN_PANEL * 2)
+                       : vf_load(panel[p] + k * KN_PANEL * 4);
 #pragma GCC unroll 16
         for (int r = 0; r < mr; r++) {
             vf a = vf_set1(x[r]);
@@ -134,8 +138,8 @@ TILE_INLINE void chain_tile(const uint8_t *const *panel, const float *x, size_t 
             vf_store(acc + (r * np + p) * KN_PANEL, c[r][p]);
 }
 
-TILE_INLINE void typed_tile(enum kn_dtype t, const uint8_t *const *panel, const float *x, size_t n_k, float *acc,
-                            int mr, int np)
+TILE_INLINE void typed_tile(enum kn_dtype t, const uint8_t *const *panel, const float *x,
+                            size_t n_k, float *acc, int mr, int np)
 {
     if (t == KN_BF16)
         tdp_tile(panel, x, n_k, acc, mr, np);
@@ -146,16 +150,16 @@ TILE_INLINE void typed_tile(enum kn_dtype t, const uint8_t *const *panel, const 
 }
 
 /* The registers of a tile are fixed when compiled: one instance per height and width. */
-#define TILE_CASE(m)                                                                                         \
-    case m:                                                                                                  \
-        if (np == 1)                                                                                         \
-            typed_tile(t, panel, x, n_k, acc, m, 1);                                                         \
-        else                                                                                                 \
-            typed_tile(t, panel, x, n_k, acc, m, KN_LIN_NP);                                                 \
+#define TILE_CASE(m) \
+    case m: \
+        if (np == 1) \
+            typed_tile(t, panel, x, n_k, acc, m, 1); \
+        else \
+            typed_tile(t, panel, x, n_k, acc, m, KN_LIN_NP); \
         break;
 
-static void any_tile(enum kn_dtype t, const uint8_t *const *panel, const float *x, size_t n_k, float *acc,
-                     uint32_t mr, uint32_t np)
+static void any_tile(enum kn_dtype t, const uint8_t *const *panel, const float *x, size_t n_k,
+                     float *acc, uint32_t mr, uint32_t np)
 {
     switch (mr) {
         TILE_CASE(1)
@@ -220,8 +224,8 @@ static void lin_run(const struct kn_lin *l, uint32_t panel0, uint32_t panel1, fl
             for (uint32_t tile = 0; tile < l->n_tile; tile++) {
                 uint32_t r0 = kn_lin_tile_row(l, tile), mr = kn_lin_tile_row(l, tile + 1) - r0;
 
-                any_tile(t, w, (const float *)l->xp + r0 * k_pad + k * mr, ps_min_size(block, k_end - k),
-                         acc + (size_t)r0 * np * KN_PANEL, mr, np);
+                any_tile(t, w, (const float *)l->xp + r0 * k_pad + k * mr,
+                         ps_min_size(block, k_end - k), acc + (size_t)r0 * np * KN_PANEL, mr, np);
             }
         }
         lin_write(l, p, np, acc);

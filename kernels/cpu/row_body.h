@@ -58,8 +58,8 @@ static void norm_rows(const struct kn_add_norm *a, uint32_t row0, uint32_t row1)
     }
 }
 
-static void silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type, uint32_t row0,
-                      uint32_t row1)
+static void silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type,
+                      uint32_t row0, uint32_t row1)
 {
     for (size_t r = row0; r < row1; r++) {
         const float *row = gu + r * 2 * dim;
@@ -68,7 +68,8 @@ static void silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype ou
             vf g = load_upto(row, i, dim), u = load_upto(row + dim, i, dim);
             vf e = vf_exp(vi_float(vi_xor(vf_bits(g), vi_set1(0x80000000u))));
 
-            store_upto(out, r * dim + i, out_type, vf_mul(vf_div(g, vf_add(vf_set1(1.0f), e)), u), dim - i);
+            store_upto(out, r * dim + i, out_type, vf_mul(vf_div(g, vf_add(vf_set1(1.0f), e)), u),
+                       dim - i);
         }
     }
 }
@@ -133,7 +134,8 @@ static void qkv_row(const struct kn_qkv_args *a, const struct kn_seq *s, uint32_
     for (uint32_t h = 0; h < a->n_kv_head; h++) {
         head_row(row, k + (size_t)h * d, a->k_norm, a, cosine, sine);
         write_row(kn_kv_row(&a->kv, s->table_row, h, pos), fmt, row, d);
-        write_row(kn_kv_row(&a->kv, s->table_row, a->n_kv_head + h, pos), fmt, v + (size_t)h * d, d);
+        write_row(kn_kv_row(&a->kv, s->table_row, a->n_kv_head + h, pos), fmt, v + (size_t)h * d,
+                  d);
     }
 }
 

@@ -46,8 +46,8 @@ static void share_norm(const struct job *j, uint32_t row0, uint32_t row1)
     j->d->isa->norm_rows(j->args, row0, row1);
 }
 
-int kn_cpu_add_norm(struct kn_dev *d, float *x, const float *delta, const float *w, float eps, uint32_t n,
-                    uint32_t dim, void *out, enum kn_dtype out_type)
+int kn_cpu_add_norm(struct kn_dev *d, float *x, const float *delta, const float *w, float eps,
+                    uint32_t n, uint32_t dim, void *out, enum kn_dtype out_type)
 {
     struct kn_add_norm a = {x, delta, w, eps, dim, out, out_type};
     struct job j = {.d = d, .n = n, .share = share_norm, .args = &a};
@@ -63,7 +63,13 @@ static void share_silu(const struct job *j, uint32_t row0, uint32_t row1)
 int kn_cpu_silu_mul(struct kn_dev *d, const float *gu, uint32_t n, uint32_t dim, void *out,
                     enum kn_dtype out_type)
 {
-    struct job j = {.d = d, .n = n, .share = share_silu, .in = gu, .out = out, .dim = dim, .out_type = out_type};
+    struct job j = {.d = d,
+                    .n = n,
+                    .share = share_silu,
+                    .in = gu,
+                    .out = out,
+                    .dim = dim,
+                    .out_type = out_type};
 
     return run(&j, dim);
 }
@@ -76,7 +82,8 @@ static void share_embed(const struct job *j, uint32_t row0, uint32_t row1)
         kn_ref_embed_row(table, j->ids[i], (float *)j->out + i * table->k);
 }
 
-int kn_cpu_embed(struct kn_dev *d, const struct kn_mat *table, const uint32_t *ids, uint32_t n, float *out)
+int kn_cpu_embed(struct kn_dev *d, const struct kn_mat *table, const uint32_t *ids, uint32_t n,
+                 float *out)
 {
     struct job j = {.d = d, .n = n, .share = share_embed, .args = table, .ids = ids, .out = out};
 
@@ -90,7 +97,8 @@ static void share_qkv(const struct job *j, uint32_t row0, uint32_t row1)
     uint32_t first = 0;
 
     for (uint32_t s = 0; s < a->n_seq; first += a->seqs[s++].n_q)
-        for (uint32_t i = ps_max_u32(row0, first); i < ps_min_u32(row1, first + a->seqs[s].n_q); i++)
+        for (uint32_t i = ps_max_u32(row0, first); i < ps_min_u32(row1, first + a->seqs[s].n_q);
+             i++)
             j->d->isa->qkv_row(a, &a->seqs[s], i - first);
 }
 

@@ -135,7 +135,8 @@ static inline vm vi_test(vi a, vi b) /* b holds one bit */
 }
 static inline vf vf_first_n(vf v, vf rest, uint32_t n)
 {
-    vi lane = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
+    vi lane = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+               _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
 
     return vf_sel(vi_float(VEC_MAP2(vi, _mm256_cmpgt_epi32, vi_set1(n), lane)), v, rest);
 }

@@ -3,8 +3,8 @@
 #include "kernels/fp.h"
 #include "kernels/ref/math.h"
 
-void kn_ref_silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type, uint32_t row0,
-                      uint32_t row1)
+void kn_ref_silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type,
+                      uint32_t row0, uint32_t row1)
 {
     for (size_t r = row0; r < row1; r++) {
         const float *g = gu + r * 2 * dim, *u = g + dim;
@@ -17,8 +17,8 @@ void kn_ref_silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype ou
     }
 }
 
-int kn_ref_silu_mul(struct kn_dev *d PS_UNUSED, const float *gu, uint32_t n, uint32_t dim, void *out,
-                    enum kn_dtype out_type)
+int kn_ref_silu_mul(struct kn_dev *d PS_UNUSED, const float *gu, uint32_t n, uint32_t dim,
+                    void *out, enum kn_dtype out_type)
 {
     uint32_t fp = kn_fp_enter();
 

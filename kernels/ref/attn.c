@@ -26,8 +26,8 @@ static float kv_at(const uint8_t *row, uint8_t fmt, uint32_t i)
  * scale. Maximum and sum use EX5 lanes (token j of the tile -> lane j mod 16; a lane without a token
  * holds -infinity and 0). Values are added token by token.
  */
-static void tile(struct state *st, const struct kn_attn_args *a, const struct kn_seq *s, const float *q,
-                 uint32_t kv_head, uint32_t pos, uint32_t n)
+static void tile(struct state *st, const struct kn_attn_args *a, const struct kn_seq *s,
+                 const float *q, uint32_t kv_head, uint32_t pos, uint32_t n)
 {
     float p[KN_ATTN_TILE], lane[KN_LANES], max, alpha;
 
@@ -72,7 +72,8 @@ static void merge(struct state *all, const struct state *st, uint32_t d)
         all->o[i] = fmaf(all->o[i], a, st->o[i] * b);
 }
 
-void kn_ref_attn_row(const struct kn_attn_args *a, const struct kn_seq *s, uint32_t i, uint32_t head)
+void kn_ref_attn_row(const struct kn_attn_args *a, const struct kn_seq *s, uint32_t i,
+                     uint32_t head)
 {
     uint32_t len = s->pos0 + i + 1, kv_head = head / (a->n_q_head / a->n_kv_head), d = a->d_head;
     size_t row = ((size_t)s->tok_off + i) * a->n_q_head + head;

@@ -20,8 +20,8 @@ void kn_ref_embed_row(const struct kn_mat *table, uint32_t id, float *out)
     }
 }
 
-int kn_ref_embed(struct kn_dev *d PS_UNUSED, const struct kn_mat *table, const uint32_t *ids, uint32_t n,
-                 float *out)
+int kn_ref_embed(struct kn_dev *d PS_UNUSED, const struct kn_mat *table, const uint32_t *ids,
+                 uint32_t n, float *out)
 {
     for (size_t i = 0; i < n; i++)
         kn_ref_embed_row(table, ids[i], out + i * table->k);

@@ -41,8 +41,9 @@ static float dot_f16(const uint16_t *w, const float *x, uint32_t k)
     return acc;
 }
 
-void kn_ref_linear_panels(const struct kn_mat *w, const float *bias, const void *x, uint32_t x_stride,
-                          uint32_t n_row, float *out, uint32_t panel0, uint32_t panel1)
+void kn_ref_linear_panels(const struct kn_mat *w, const float *bias, const void *x,
+                          uint32_t x_stride, uint32_t n_row, float *out, uint32_t panel0,
+                          uint32_t panel1)
 {
     size_t k_pad = kn_mat_k_pad(w->k);
     uint32_t end = ps_min_u32(panel1 * KN_PANEL, w->n);
@@ -55,7 +56,8 @@ void kn_ref_linear_panels(const struct kn_mat *w, const float *bias, const void 
             float v;
 
             if (w->dtype == KN_BF16)
-                v = dot_bf16((const uint16_t *)w->data + panel + 2 * lane, (const uint16_t *)x + at, w->k);
+                v = dot_bf16((const uint16_t *)w->data + panel + 2 * lane, (const uint16_t *)x + at,
+                             w->k);
             else if (w->dtype == KN_F16)
                 v = dot_f16((const uint16_t *)w->data + panel + lane, (const float *)x + at, w->k);
             else
@@ -65,8 +67,8 @@ void kn_ref_linear_panels(const struct kn_mat *w, const float *bias, const void 
     }
 }
 
-int kn_ref_linear(struct kn_dev *d PS_UNUSED, const struct kn_mat *w, const float *bias, const void *x,
-                  uint32_t x_stride, uint32_t n_row, float *out)
+int kn_ref_linear(struct kn_dev *d PS_UNUSED, const struct kn_mat *w, const float *bias,
+                  const void *x, uint32_t x_stride, uint32_t n_row, float *out)
 {
     uint32_t fp = kn_fp_enter();
 

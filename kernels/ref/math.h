@@ -16,7 +16,8 @@
 /* 1.5 * 2^23: adding it leaves the integer nearest to x in the low mantissa bits, for |x| < 2^22. */
 #define KN_ROUND_MAGIC 12582912.0f
 
-#define KN_LN2_HI 0x1.62e430p-1f /* ln 2 = HI + LO; n * HI is exact enough for |n| < 2^7: see kn_exp */
+#define KN_LN2_HI \
+    0x1.62e430p-1f /* ln 2 = HI + LO; n * HI is exact enough for |n| < 2^7: see kn_exp */
 #define KN_LN2_LO (-0x1.05c610p-29f)
 
 /* Below: 0. 2^-126 is the smallest power that is not flushed. */
@@ -40,7 +41,8 @@ static inline float kn_exp(float x)
     c = c < KN_EXP_HI ? c : KN_EXP_HI;
     t = fmaf(c, KN_LOG2E, KN_ROUND_MAGIC);
     n = t - KN_ROUND_MAGIC;
-    r = fmaf(n, -KN_LN2_HI, c); /* exact: both are multiples of 2^-24 and the difference is below 1/2 */
+    r = fmaf(n, -KN_LN2_HI,
+             c); /* exact: both are multiples of 2^-24 and the difference is below 1/2 */
     r = fmaf(n, -KN_LN2_LO, r);
     p = fmaf(KN_EXP_E4, r, KN_EXP_E3);
     p = fmaf(p, r, KN_EXP_E2);
@@ -55,15 +57,15 @@ static inline float kn_exp(float x)
 }
 
 /* log(1 + f) = f - f^2 / 2 + f^3 (L0 + L1 f + ...), 1 + f in [sqrt(1/2), sqrt(2)]: 7.4e-10 */
-#define KN_LOG_L0 0.3333331048488617f
-#define KN_LOG_L1 (-0.24999986588954926f)
-#define KN_LOG_L2 0.20002225041389465f
-#define KN_LOG_L3 (-0.16669252514839172f)
-#define KN_LOG_L4 0.14218668639659882f
-#define KN_LOG_L5 (-0.12384286522865295f)
-#define KN_LOG_L6 0.11872949451208115f
-#define KN_LOG_L7 (-0.117903932929039f)
-#define KN_LOG_L8 0.06916089355945587f
+#define KN_LOG_L0         0.3333331048488617f
+#define KN_LOG_L1         (-0.24999986588954926f)
+#define KN_LOG_L2         0.20002225041389465f
+#define KN_LOG_L3         (-0.16669252514839172f)
+#define KN_LOG_L4         0.14218668639659882f
+#define KN_LOG_L5         (-0.12384286522865295f)
+#define KN_LOG_L6         0.11872949451208115f
+#define KN_LOG_L7         (-0.117903932929039f)
+#define KN_LOG_L8         0.06916089355945587f
 #define KN_SQRT_HALF_BITS 0x3f3504f3u
 
 /* 0 and denormals give -infinity, negative numbers NaN. */

@@ -40,8 +40,8 @@ void kn_ref_norm_rows(const struct kn_add_norm *a, uint32_t row0, uint32_t row1)
     }
 }
 
-int kn_ref_add_norm(struct kn_dev *d PS_UNUSED, float *x, const float *delta, const float *w, float eps,
-                    uint32_t n, uint32_t dim, void *out, enum kn_dtype out_type)
+int kn_ref_add_norm(struct kn_dev *d PS_UNUSED, float *x, const float *delta, const float *w,
+                    float eps, uint32_t n, uint32_t dim, void *out, enum kn_dtype out_type)
 {
     struct kn_add_norm a = {x, delta, w, eps, dim, out, out_type};
     uint32_t fp = kn_fp_enter();

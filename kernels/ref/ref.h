@@ -25,16 +25,19 @@ void kn_ref_round(void *out, size_t at, enum kn_dtype out_type, const float *v, 
 /* 1 / sqrt(mean of squares + eps) of one row. */
 float kn_ref_inv_rms(const float *v, uint32_t n, float eps);
 void kn_ref_norm_rows(const struct kn_add_norm *a, uint32_t row0, uint32_t row1);
-void kn_ref_linear_panels(const struct kn_mat *w, const float *bias, const void *x, uint32_t x_stride,
-                          uint32_t n_row, float *out, uint32_t panel0, uint32_t panel1);
+void kn_ref_linear_panels(const struct kn_mat *w, const float *bias, const void *x,
+                          uint32_t x_stride, uint32_t n_row, float *out, uint32_t panel0,
+                          uint32_t panel1);
 void kn_ref_qkv_row(const struct kn_qkv_args *a, const struct kn_seq *s, uint32_t i);
-void kn_ref_attn_row(const struct kn_attn_args *a, const struct kn_seq *s, uint32_t i, uint32_t head);
-void kn_ref_silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type, uint32_t row0,
-                      uint32_t row1);
+void kn_ref_attn_row(const struct kn_attn_args *a, const struct kn_seq *s, uint32_t i,
+                     uint32_t head);
+void kn_ref_silu_rows(const float *gu, uint32_t dim, void *out, enum kn_dtype out_type,
+                      uint32_t row0, uint32_t row1);
 void kn_ref_embed_row(const struct kn_mat *table, uint32_t id, float *out);
 
 /* Where row `pos` of head h of sequence s lies; h counts K heads, then V heads. */
-static inline uint8_t *kn_kv_row(const struct kn_kv_view *kv, uint32_t table_row, uint32_t h, uint32_t pos)
+static inline uint8_t *kn_kv_row(const struct kn_kv_view *kv, uint32_t table_row, uint32_t h,
+                                 uint32_t pos)
 {
     uint32_t page = kv->table[(size_t)table_row * kv->table_stride + (pos >> kv->page_shift)];
     uint32_t t = pos & ((1u << kv->page_shift) - 1);
@@ -45,18 +48,20 @@ static inline uint8_t *kn_kv_row(const struct kn_kv_view *kv, uint32_t table_row
 
 enum { KN_ATTN_TILE = 64, KN_ATTN_SPLIT = 1024, KN_HEAD_MAX = 256 };
 
-int kn_ref_embed(struct kn_dev *d, const struct kn_mat *table, const uint32_t *ids, uint32_t n, float *out);
-int kn_ref_add_norm(struct kn_dev *d, float *x, const float *delta, const float *w, float eps, uint32_t n,
-                    uint32_t dim, void *out, enum kn_dtype out_type);
+int kn_ref_embed(struct kn_dev *d, const struct kn_mat *table, const uint32_t *ids, uint32_t n,
+                 float *out);
+int kn_ref_add_norm(struct kn_dev *d, float *x, const float *delta, const float *w, float eps,
+                    uint32_t n, uint32_t dim, void *out, enum kn_dtype out_type);
 int kn_ref_linear(struct kn_dev *d, const struct kn_mat *w, const float *bias, const void *x,
                   uint32_t x_stride, uint32_t n_row, float *out);
 int kn_ref_qkv_rope_write(struct kn_dev *d, const struct kn_qkv_args *a);
 int kn_ref_attn(struct kn_dev *d, const struct kn_attn_args *a);
 int kn_ref_silu_mul(struct kn_dev *d, const float *gu, uint32_t n, uint32_t dim, void *out,
                     enum kn_dtype out_type);
-int kn_ref_gather_rows(struct kn_dev *d, const float *x, const uint32_t *rows, uint32_t n, uint32_t dim,
-                       float *out);
+int kn_ref_gather_rows(struct kn_dev *d, const float *x, const uint32_t *rows, uint32_t n,
+                       uint32_t dim, float *out);
 int kn_ref_sample(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab,
                   const struct kn_samp *s, struct kn_samp_out *out);
 int kn_ref_score(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab,
-                 uint32_t n_vocab_valid, const uint32_t *target, int32_t n_top, struct kn_samp_out *out);
+                 uint32_t n_vocab_valid, const uint32_t *target, int32_t n_top,
+                 struct kn_samp_out *out);

@@ -51,8 +51,8 @@ void kn_ref_qkv_row(const struct kn_qkv_args *a, const struct kn_seq *s, uint32_
     for (uint32_t h = 0; h < a->n_kv_head; h++) {
         norm_rotate(row, k + (size_t)h * d, a->k_norm, a, cosine, sine);
         kn_ref_round(kn_kv_row(&a->kv, s->table_row, h, pos), 0, (enum kn_dtype)a->kv.fmt, row, d);
-        kn_ref_round(kn_kv_row(&a->kv, s->table_row, a->n_kv_head + h, pos), 0, (enum kn_dtype)a->kv.fmt,
-                     v + (size_t)h * d, d);
+        kn_ref_round(kn_kv_row(&a->kv, s->table_row, a->n_kv_head + h, pos), 0,
+                     (enum kn_dtype)a->kv.fmt, v + (size_t)h * d, d);
     }
 }
 

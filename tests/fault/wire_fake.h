@@ -37,7 +37,7 @@ struct wire_table {
 _Static_assert(sizeof(struct wire_table) == 128 + 24 * WIRE_TABLE_SLOTS, "read by wire_test.py");
 
 struct wire_table *
-wire_table_open(const char *path); /* NULL: private memory; the file is created */
+wire_table_open(const char *path); /* NULL: private memory; a file is empty or zeroed */
 uint32_t wire_token(uint64_t seed, uint32_t i);
 
 struct wire_worker;

@@ -34,10 +34,10 @@ class Proc:
         self.start()
 
     def start(self):
+        self.map = None  # before the file is cut: a mapped file must not shrink
         with open(self.table, "wb") as f:
             f.write(b"\0" * (HEAD + SLOT * SLOTS))
         self.p = subprocess.Popen(self.argv, stderr=self.log)
-        self.map = None
         self.since = time.monotonic()
         self.stopped = False
 
