@@ -5,7 +5,7 @@ Trains a byte-level BPE of 50,000 tokens a family on this machine's licence text
 encodes documents of about 8 KiB with both. The reference runs encode_batch_fast (no offsets) in one
 thread; of its rounds the fastest counts, as for ours. Ids are compared before any time is printed.
 
-usage: tokenizer_vs_hf.py <tokenizer_bench> [family...]
+usage: tokenizer_vs_hf.py <build directory>/bench/tokenizer_bench [family...]
 """
 import glob
 import os
@@ -103,7 +103,6 @@ def check_ids(tool, directory, docs, ids):
 def main():
     bench = sys.argv[1]
     tool = os.path.join(os.path.dirname(bench), "..", "tests", "golden", "tok_tool")
-    tool = os.environ.get("TOK_TOOL", tool)
     corpora = texts()
     train = [t[i:i + 5000] for t in corpora.values() for i in range(0, len(t), 5000)]
     print("| family | text | bytes | ids | mode | ours MB/s | tokenizers MB/s | ratio |\n|---|---|---|---|---|---|---|---|")

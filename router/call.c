@@ -240,6 +240,12 @@ static void count_tokens(struct rt_choice *ch, uint32_t n)
     ch->last_us = now;
 }
 
+/* The prompt's scores come with the end of its first choice, which is then waited for. */
+static bool brings_scores(const struct rt_choice *ch)
+{
+    return ch->call->p.samp.n_prompt_top >= 0 && ch->index % (uint32_t)ch->call->p.n == 0;
+}
+
 static void on_tokens(struct rt_gen *g, uint32_t first, uint32_t n, const uint32_t *ids,
                       const struct pb_logprob *logprobs, void *ud)
 {
@@ -259,7 +265,7 @@ static void on_tokens(struct rt_gen *g, uint32_t first, uint32_t n, const uint32
     }
     ch->n_shown = ch->st.n_tokens;
     mark(ch);
-    if (ch->why == RT_WHY_STOP_STRING && c->p.samp.n_prompt_top < 0) {
+    if (ch->why == RT_WHY_STOP_STRING && !brings_scores(ch)) {
         ch->gen = NULL;
         rt_gen_cancel(g);
         choice_over(ch, RT_WHY_STOP_STRING);
@@ -419,8 +425,8 @@ static struct rt_gen *start_one(struct rt_call *c, struct rt_choice *ch, uint64_
 
     spec.min_tokens = ps_min_u32((uint32_t)p->min_tokens, ch->prompt->max_out);
     spec.samp.seed = rt_params_seed(p, sample);
-    if (sample > 0)
-        spec.samp.n_prompt_top = -1; /* one choice's scores serve all of its prompt */
+    if (!brings_scores(ch))
+        spec.samp.n_prompt_top = -1;
     return rt_gen_start(c->api->loop, &spec, &sink, ch, &c->fail);
 }
 

@@ -32,6 +32,7 @@ static void on_tick(void *ud)
     /* What was pushed between the last look and the arming rings nobody: look once more. */
     rt_text_tick(l);
     rt_gens_tick(l);
+    rt_api_tick(l);
 }
 
 static void on_care(void *ud)
@@ -92,6 +93,7 @@ int rt_loop_create(struct rt_loop **out, struct rt_router *r, uint32_t index, st
     l->care = ps_timer_create(l->loop, on_care, l);
     atomic_store(&l->alive_us, ps_now_us(r->clock));
     rt_gens_init(l);
+    rt_api_init(l);
     rt_fleet_attach(r->fleet, index, &l->wake);
     *out = l;
     return 0;
@@ -130,6 +132,7 @@ void rt_loop_destroy(struct rt_loop *l)
         return;
     PS_ASSERT(!l->started);
     ps_http_destroy(l->http); /* open requests hear on_gone and cancel their generations */
+    rt_api_fini(l);
     rt_gens_fini(l);
     if (l->care != NULL)
         ps_timer_destroy(l->care);

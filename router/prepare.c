@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "router/api/api.h"
+#include "router/conf_def.h"
 #include "router/messages.h"
 #include "router/router.h"
 #include "router/stats.h"

@@ -25,6 +25,7 @@ struct rt_keys;    /* router/keys.h */
 struct rt_metrics; /* router/stats.h */
 struct rt_gens;    /* router/dispatch.c: this loop's generations and queue */
 struct rt_text;    /* router/text.h: the pool for long texts */
+struct rt_api;     /* router/api/api.h: this loop's open requests */
 
 struct rt_model {         /* what is served; one per router in this version */
     const char *name;     /* served name */
@@ -66,6 +67,7 @@ struct rt_loop {
     struct ps_http *http;
     struct ps_wake wake; /* rung by the fleet's link thread and the text pool */
     struct rt_gens *gens;
+    struct rt_api *api;
     struct ps_tok_ctx *tok_ctx;
     struct ps_timer *care;     /* housekeeping: drain stages, liveness */
     uint32_t drain_seen;       /* the stage this loop has carried out */
@@ -76,6 +78,9 @@ struct rt_loop {
 
 /* router/api/api.c: the handler that is given to ps_http_create with ud = struct rt_loop. */
 extern const struct ps_http_handler rt_api_handler;
+void rt_api_init(struct rt_loop *l);
+void rt_api_tick(struct rt_loop *l); /* once a turn, after rt_gens_tick: writes what it brought */
+void rt_api_fini(struct rt_loop *l); /* after the HTTP server is gone */
 /* router/dispatch.c: per-loop generations. tick: once a turn, drains fleet events, places, expires. */
 void rt_gens_init(struct rt_loop *l);
 void rt_gens_fini(struct rt_loop *l);

@@ -164,17 +164,67 @@ static void read_family(struct reader *r, struct ps_model_config *c)
            "names no supported family (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)");
 }
 
+static void read_rope_type(struct reader *r, const struct ps_json *o, struct ps_rope_conf *rope)
+{
+    static const char *const names[] = {"default", "linear", "llama3", "yarn"};
+    const struct ps_json *v = find(o, "rope_type");
+    const char *type;
+    size_t i, len;
+
+    if (v == NULL)
+        v = find(o, "type");
+    rope->type = PS_ROPE_DEFAULT;
+    if (v == NULL)
+        return;
+    type = ps_json_type(v) == PS_JSON_STR ? ps_json_str(v, &len) : "";
+    if (strcmp(type, "mrope") == 0) /* three equal position streams for text: plain rotation */
+        return;
+    for (i = 0; i < PS_ARRAY_LEN(names); i++) {
+        if (strcmp(type, names[i]) == 0) {
+            rope->type = (enum ps_rope_type)i;
+            return;
+        }
+    }
+    refuse(r, "rope_type", "is not one of default, linear, llama3, yarn");
+}
+
+static void check_rope(struct reader *r, const struct ps_model_config *c)
+{
+    const struct ps_rope_conf *rope = &c->rope;
+
+    if (!(rope->theta > 1.0 && rope->theta <= 1e12))
+        refuse(r, "rope_theta", "is out of range");
+    if (!(rope->partial > 0.0 && rope->partial <= 1.0) || c->d_head * rope->partial < 2.0)
+        refuse(r, "partial_rotary_factor", "is out of range");
+    if (rope->type == PS_ROPE_LLAMA3 &&
+        (rope->original_max_pos == 0 || rope->factor < 1.0 || rope->high_freq <= rope->low_freq ||
+         rope->low_freq <= 0.0))
+        refuse(r, "rope_scaling",
+               "of type llama3 lacks its factors or original_max_position_embeddings");
+    if (rope->type == PS_ROPE_LINEAR && rope->factor < 1.0)
+        refuse(r, "rope_scaling", "of type linear has no factor >= 1");
+    if (rope->type == PS_ROPE_YARN &&
+        ((rope->factor != 0.0 && rope->factor < 1.0) || rope->beta_slow <= 0.0 ||
+         rope->beta_fast < rope->beta_slow || rope->attention_factor < 0.0))
+        refuse(r, "rope_scaling", "of type yarn has a factor or a beta out of range");
+}
+
 static void read_rope(struct reader *r, struct ps_model_config *c)
 {
     const struct ps_json *p = find(r->text, "rope_parameters"), *s = find(r->text, "rope_scaling");
-    const struct ps_json *o = p != NULL ? p : s;
+    const struct ps_json *o = p != NULL ? p : s, *v;
     struct ps_rope_conf *rope = &c->rope;
-    const char *type;
+    const char *key;
+    void *it = NULL;
     double old;
 
     if (o != NULL && ps_json_type(o) != PS_JSON_OBJ) {
         refuse(r, p != NULL ? "rope_parameters" : "rope_scaling", "is not an object");
         return;
+    }
+    while (o != NULL && (v = ps_json_next(o, &it, &key)) != NULL) {
+        if (ps_json_type(v) == PS_JSON_OBJ)
+            refuse(r, "rope_parameters", "differ between kinds of layers, which is not supported");
     }
     rope->theta = read_double(r, o, "rope_theta", read_double(r, r->text, "rope_theta", 10000.0));
     rope->partial = read_double(r, o, "partial_rotary_factor",
@@ -190,30 +240,13 @@ static void read_rope(struct reader *r, struct ps_model_config *c)
     rope->truncate = read_bool(r, o, "truncate", true);
     old = read_double(r, o, "original_max_position_embeddings",
                       read_double(r, r->text, "original_max_position_embeddings", 0.0));
-    if (old < 0.0 || old > MAX_POS || rope->theta <= 1.0 || rope->theta > 1e12)
-        refuse(r, "rope parameters", "are out of range");
+    if (old < 0.0 || old > MAX_POS)
+        refuse(r, "original_max_position_embeddings", "is out of range");
     else
         rope->original_max_pos = (uint32_t)old;
-    type = read_str(o, "rope_type");
-    if (type == NULL)
-        type = read_str(o, "type");
-    if (type == NULL || strcmp(type, "default") == 0 || strcmp(type, "mrope") == 0)
-        rope->type = PS_ROPE_DEFAULT;
-    else if (strcmp(type, "linear") == 0)
-        rope->type = PS_ROPE_LINEAR;
-    else if (strcmp(type, "llama3") == 0)
-        rope->type = PS_ROPE_LLAMA3;
-    else if (strcmp(type, "yarn") == 0)
-        rope->type = PS_ROPE_YARN;
-    else
-        refuse(r, "rope_type", "is not one of default, linear, llama3, yarn");
-    if (rope->type == PS_ROPE_LLAMA3 &&
-        (rope->original_max_pos == 0 || rope->factor < 1.0 || rope->high_freq <= rope->low_freq ||
-         rope->low_freq <= 0.0))
-        refuse(r, "rope_scaling",
-               "of type llama3 lacks its factors or original_max_position_embeddings");
-    if (rope->type == PS_ROPE_LINEAR && rope->factor < 1.0)
-        refuse(r, "rope_scaling", "of type linear has no factor >= 1");
+    read_rope_type(r, o, rope);
+    if (!r->bad)
+        check_rope(r, c);
 }
 
 static void read_geometry(struct reader *r, struct ps_model_config *c)
@@ -228,7 +261,8 @@ static void read_geometry(struct reader *r, struct ps_model_config *c)
     if (r->bad)
         return;
     /* Qwen3 states head_dim and must not have it derived: several sizes have n_head * 128 != hidden. */
-    c->d_head = read_u32(r, "head_dim", 2, MAX_D_HEAD, false, c->hidden / c->n_head);
+    c->d_head =
+        read_u32(r, "head_dim", 2, MAX_D_HEAD, c->family == PS_FAMILY_QWEN3, c->hidden / c->n_head);
     if (!r->bad && (c->d_head < 2 || c->d_head > MAX_D_HEAD || c->d_head % 2 != 0))
         refuse(r, "head_dim", "is odd or out of range (2 to 256)");
     if (!r->bad && c->n_head % c->n_kv_head != 0)
@@ -238,26 +272,31 @@ static void read_geometry(struct reader *r, struct ps_model_config *c)
         refuse(r, "rms_norm_eps", "is out of range");
 }
 
-static void read_flags(struct reader *r, struct ps_model_config *c)
+/* Layers other than plain causal attention are another forward pass. */
+static void read_layer_types(struct reader *r)
 {
-    const char *act = read_str(r->text, "hidden_act"), *dtype = read_str(r->text, "dtype");
+    const struct ps_json *list = find(r->text, "layer_types"), *v;
+    size_t i, len;
 
-    if (act != NULL && strcmp(act, "silu") != 0)
-        refuse(r, "hidden_act", "is not silu");
-    c->tied = read_bool(r, r->outer, "tie_word_embeddings",
-                        read_bool(r, r->text, "tie_word_embeddings", false));
-    c->qkv_bias = read_bool(r, r->text, "attention_bias", c->family == PS_FAMILY_QWEN2);
-    if (c->family == PS_FAMILY_QWEN2)
-        c->qkv_bias = true; /* q, k and v always have one there, o never */
-    c->o_bias = c->family == PS_FAMILY_LLAMA && c->qkv_bias;
-    c->mlp_bias = read_bool(r, r->text, "mlp_bias", false);
-    c->qk_norm = c->family == PS_FAMILY_QWEN3;
-    if (read_bool(r, r->text, "use_sliding_window", false))
-        refuse(r, "use_sliding_window", "is not supported");
-    if (find(r->outer, "quantization_config") != NULL ||
-        find(r->text, "quantization_config") != NULL)
-        refuse(r, "quantization_config",
-               "is not supported by this version (bf16, f16 and f32 weights are)");
+    if (list == NULL)
+        return;
+    if (ps_json_type(list) != PS_JSON_ARR) {
+        refuse(r, "layer_types", "is not a list");
+        return;
+    }
+    for (i = 0; i < ps_json_n(list); i++) {
+        v = ps_json_at(list, i);
+        if (ps_json_type(v) != PS_JSON_STR || strcmp(ps_json_str(v, &len), "full_attention") != 0) {
+            refuse(r, "layer_types", "holds something other than full_attention");
+            return;
+        }
+    }
+}
+
+static void read_dtype(struct reader *r, struct ps_model_config *c)
+{
+    const char *dtype = read_str(r->text, "dtype");
+
     if (dtype == NULL)
         dtype = read_str(r->text, "torch_dtype");
     if (dtype != NULL && strcmp(dtype, "float32") == 0)
@@ -266,6 +305,32 @@ static void read_flags(struct reader *r, struct ps_model_config *c)
         memcpy(c->dtype, "f16", 4);
     else
         memcpy(c->dtype, "bf16", 5);
+}
+
+static void read_flags(struct reader *r, struct ps_model_config *c)
+{
+    const struct ps_json *act = find(r->text, "hidden_act");
+    bool bias;
+    size_t len;
+
+    if (act != NULL &&
+        (ps_json_type(act) != PS_JSON_STR || strcmp(ps_json_str(act, &len), "silu") != 0))
+        refuse(r, "hidden_act", "is not silu");
+    c->tied = read_bool(r, r->outer, "tie_word_embeddings",
+                        read_bool(r, r->text, "tie_word_embeddings", false));
+    bias = read_bool(r, r->text, "attention_bias", false);
+    c->qkv_bias = bias || c->family == PS_FAMILY_QWEN2; /* always there, and never on o */
+    c->o_bias = bias && c->family != PS_FAMILY_QWEN2;
+    c->mlp_bias = read_bool(r, r->text, "mlp_bias", false) && c->family == PS_FAMILY_LLAMA;
+    c->qk_norm = c->family == PS_FAMILY_QWEN3;
+    if (read_bool(r, r->text, "use_sliding_window", false))
+        refuse(r, "use_sliding_window", "is not supported");
+    read_layer_types(r);
+    if (find(r->outer, "quantization_config") != NULL ||
+        find(r->text, "quantization_config") != NULL)
+        refuse(r, "quantization_config",
+               "is not supported by this version (bf16, f16 and f32 weights are)");
+    read_dtype(r, c);
 }
 
 static void read_gen(struct ps_model_config *c, const struct ps_json *g)

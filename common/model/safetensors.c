@@ -55,9 +55,16 @@ static const struct {
     [PS_ST_F8_E5M2] = {"F8_E5M2", 1}, [PS_ST_F8_E8M0] = {"F8_E8M0", 1},
 };
 
+/* what: a tensor's name, which may hold anything; the message stays one readable line. */
 static int refuse(struct ps_buf *err, const char *file, const char *what, const char *why)
 {
+    size_t i = err->len;
+
     ps_buf_addf(err, "%s: %.200s%s%s", file, what, what[0] != '\0' ? " " : "", why);
+    for (; i < err->len; i++) {
+        if ((uint8_t)err->data[i] < ' ' || (uint8_t)err->data[i] >= 0x7f)
+            err->data[i] = '?';
+    }
     return PS_ST_E_BAD;
 }
 
@@ -170,6 +177,29 @@ static int check_cover(struct ps_tensor *t, uint32_t n, const uint8_t *data, uin
     return PS_ST_OK;
 }
 
+/* Members of the outermost object of valid JSON, as written: the parser keeps one of equal keys. */
+static size_t count_members(const char *json, size_t len)
+{
+    size_t i, depth = 0, n = 0;
+    bool in_string = false;
+
+    for (i = 0; i < len; i++) {
+        char ch = json[i];
+
+        if (in_string && ch == '\\')
+            i++;
+        else if (ch == '"')
+            in_string = !in_string;
+        else if (!in_string && (ch == '{' || ch == '['))
+            depth++;
+        else if (!in_string && (ch == '}' || ch == ']'))
+            depth--;
+        else if (!in_string && ch == ':' && depth == 1)
+            n++;
+    }
+    return n;
+}
+
 static int read_header(struct ps_st *s, const struct shard *sh, struct ps_buf *err)
 {
     struct ps_json_doc *doc = NULL;
@@ -198,6 +228,9 @@ static int read_header(struct ps_st *s, const struct shard *sh, struct ps_buf *e
     r = ps_json_type(root) == PS_JSON_OBJ
             ? PS_ST_OK
             : refuse(err, sh->name, "", "has a header that is not an object");
+    if (r == PS_ST_OK &&
+        count_members((const char *)sh->map + 8, (size_t)n_head) != ps_json_n(root))
+        r = refuse(err, sh->name, "", "has a header that names a tensor twice");
     while (r == PS_ST_OK && (v = ps_json_next(root, &it, &name)) != NULL) {
         if (strcmp(name, "__metadata__") != 0)
             r = read_tensor(s, sh->name, name, v, data, n_data, err);

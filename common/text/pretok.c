@@ -348,13 +348,21 @@ static bool find_regex(struct ps_pretok_ctx *c, const struct stage *g, struct ps
     return true;
 }
 
+/* The reference asks another table here than its patterns do, one of Unicode 17. */
+static bool is_numeric(uint32_t cp)
+{
+    return (ps_uprop(cp) & PS_UP_NUM) != 0 || (cp >= 0x11DE0 && cp <= 0x11DE9) ||
+           (cp >= 0x16FF4 && cp <= 0x16FF6);
+}
+
 static void find_digits(struct ps_pretok_ctx *c, struct ps_span in)
 {
     const uint8_t *s = (const uint8_t *)c->s;
-    uint32_t gap = in.from, len;
+    uint32_t gap = in.from, len, cp;
 
     for (uint32_t p = in.from; p < in.to; p += len) {
-        if ((ps_u8_prop(s + p, &len) & PS_UP_NUM) == 0)
+        len = ps_u8_next(s + p, &cp);
+        if (!is_numeric(cp))
             continue;
         if (gap < p)
             spans_add(&c->found, gap, p, false);

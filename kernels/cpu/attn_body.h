@@ -100,66 +100,84 @@ static inline void transpose8(__m256 r[8])
     }
 }
 
-/* Eight tokens' words [0, n_word) (an f32 or a pair of bf16 each) to columns [0, 8) of kt. */
-static void transpose_tokens(float *kt, const uint8_t *const row[8], uint32_t n_word, bool bf16)
+/* Words [w, w + n) of eight tokens (a word is an f32 or a pair of bf16) to columns [0, 8) of kt. */
+static inline void transpose_words(float *kt, const uint8_t *const row[8], uint32_t w, uint32_t n, bool bf16)
 {
-    for (uint32_t w = 0; w < n_word; w += 8) {
-        uint32_t n = ps_min_u32(8, n_word - w);
-        __m256 r[8];
+    __m256 r[8];
 
-        for (int j = 0; j < 8; j++) {
-            float t[8] = {0};
+    for (int j = 0; j < 8; j++) {
+        float t[8] = {0};
 
-            if (n == 8) {
-                r[j] = _mm256_loadu_ps((const float *)(const void *)(row[j] + (size_t)w * 4));
-            } else {
-                memcpy(t, row[j] + (size_t)w * 4, n * sizeof *t);
-                r[j] = _mm256_loadu_ps(t);
-            }
+        if (n == 8) {
+            r[j] = _mm256_loadu_ps((const float *)(const void *)(row[j] + (size_t)w * 4));
+        } else {
+            memcpy(t, row[j] + (size_t)w * 4, n * sizeof *t);
+            r[j] = _mm256_loadu_ps(t);
         }
-        transpose8(r);
-        for (uint32_t i = 0; i < n; i++) {
-            __m256i v = _mm256_castps_si256(r[i]);
-            float *at = kt + (size_t)(w + i) * (bf16 ? 2 * KN_ATTN_TILE : KN_ATTN_TILE);
+    }
+    transpose8(r);
+    for (uint32_t i = 0; i < n; i++) {
+        __m256i v = _mm256_castps_si256(r[i]);
+        float *at = kt + (size_t)(w + i) * (bf16 ? 2 * KN_ATTN_TILE : KN_ATTN_TILE);
 
-            if (bf16) {
-                _mm256_storeu_ps(at, _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)));
-                v = _mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u));
-                at += KN_ATTN_TILE;
-            }
-            _mm256_storeu_ps(at, _mm256_castsi256_ps(v));
+        if (bf16) {
+            _mm256_storeu_ps(at, _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)));
+            v = _mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u));
+            at += KN_ATTN_TILE;
         }
+        _mm256_storeu_ps(at, _mm256_castsi256_ps(v));
     }
 }
 
-/* K and V of tokens [pos, pos + n): kt [d][64], v [n][d_pad]. Columns of kt from n on are undefined. */
-static void bring_tile(const struct kn_attn_block *b, uint32_t pos, uint32_t n, float *kt, float *v)
+static void widen_row(float *v, const uint8_t *row, uint32_t d, bool bf16)
+{
+    for (uint32_t i = 0; i < d; i += KN_LANES) {
+        uint32_t m = ps_min_u32(KN_LANES, d - i);
+
+        if (bf16)
+            vf_store(v + i, m == KN_LANES ? vf_load_bf16(row + i * 2) : vf_load_bf16_n(row + i * 2, m));
+        else
+            vf_store(v + i, m == KN_LANES ? vf_load(row + i * 4) : vf_load_n(row + i * 4, m));
+    }
+}
+
+/* Where the rows of tokens [pos, pos + n) lie; a short tile repeats its last row. */
+static void find_rows(const uint8_t *row[KN_ATTN_TILE], const struct kn_attn_block *b, uint32_t head, uint32_t pos,
+                      uint32_t n)
+{
+    for (uint32_t j = 0; j < KN_ATTN_TILE; j++)
+        row[j] = kn_kv_row(&b->a->kv, b->seq->table_row, head, pos + ps_min_u32(j, n - 1));
+}
+
+/*
+ * K and V of tokens [pos, pos + n): kt [d][64], v [n][d_pad]. Columns of kt from n on are undefined.
+ * Pages lie anywhere, and the hardware does not prefetch across them: the tile after this one is asked
+ * for here, a line or two between the loads. len: end of the sequence's tokens.
+ */
+static void bring_tile(const struct kn_attn_block *b, uint32_t pos, uint32_t n, uint32_t len, float *kt, float *v)
 {
     const struct kn_attn_args *a = b->a;
-    uint32_t d = a->d_head, d_pad = kn_attn_d_pad(d);
+    uint32_t d = a->d_head, d_pad = kn_attn_d_pad(d), v_head = a->n_kv_head + b->kv_head;
     bool bf16 = a->kv.fmt == KN_BF16;
+    uint32_t n_word = bf16 ? d / 2 : d, next = pos + n, n_next = next < len ? ps_min_u32(KN_ATTN_TILE, len - next) : 0;
+    const uint8_t *row[KN_ATTN_TILE], *ahead[KN_ATTN_TILE];
 
-    for (uint32_t j = 0; j < n; j += 8) {
-        const uint8_t *row[8];
-
-        for (uint32_t i = 0; i < 8; i++)
-            row[i] =
-                kn_kv_row(&a->kv, b->seq->table_row, b->kv_head, pos + ps_min_u32(j + i, n - 1));
-        transpose_tokens(kt + j, row, bf16 ? d / 2 : d, bf16);
-    }
-    for (uint32_t j = 0; j < n; j++, v += d_pad) {
-        const uint8_t *row =
-            kn_kv_row(&a->kv, b->seq->table_row, a->n_kv_head + b->kv_head, pos + j);
-
-        for (uint32_t i = 0; i < d; i += KN_LANES) {
-            uint32_t m = ps_min_u32(KN_LANES, d - i);
-
-            if (bf16)
-                vf_store(v + i, m == KN_LANES ? vf_load_bf16(row + i * 2)
-                                              : vf_load_bf16_n(row + i * 2, m));
-            else
-                vf_store(v + i, m == KN_LANES ? vf_load(row + i * 4) : vf_load_n(row + i * 4, m));
+    find_rows(row, b, b->kv_head, pos, n);
+    if (n_next)
+        find_rows(ahead, b, b->kv_head, next, n_next);
+    for (uint32_t w = 0; w < n_word; w += 8)
+        for (uint32_t j = 0; j < n; j += 8) {
+            transpose_words(kt + j, row + j, w, ps_min_u32(8, n_word - w), bf16);
+            for (uint32_t i = 0; i < 8 && n_next && w % 16 == 0; i++)
+                _mm_prefetch((const char *)ahead[j + i] + (size_t)w * 4, _MM_HINT_T1);
         }
+    find_rows(row, b, v_head, pos, n);
+    if (n_next)
+        find_rows(ahead, b, v_head, next, n_next);
+    for (uint32_t j = 0; j < n; j++) {
+        widen_row(v + (size_t)j * d_pad, row[j], d, bf16);
+        for (uint32_t w = 0; n_next && w < n_word; w += 16)
+            _mm_prefetch((const char *)ahead[j] + (size_t)w * 4, _MM_HINT_T1);
     }
 }
 
@@ -284,7 +302,7 @@ static void split_rows(const struct kn_attn_block *b, const struct attn_room *m,
         states[r * step + kn_attn_d_pad(d)] = -INFINITY;
     }
     for (uint32_t pos = start; pos < end; pos += KN_ATTN_TILE) {
-        bring_tile(b, pos, ps_min_u32(KN_ATTN_TILE, end - pos), m->kt, m->v);
+        bring_tile(b, pos, ps_min_u32(KN_ATTN_TILE, end - pos), len, m->kt, m->v);
         tile_rows(b, pos, rows_from(b, pos), m->n_row, m->q, m->kt, m->v, m->p, states);
     }
 }

@@ -28,14 +28,15 @@ struct rt_fleet;
 enum { RT_MAX_WORKERS = 1024, RT_MAX_LOOPS = 64 };
 
 /* Request ids: loop in the top 8 bits, then 32 bits of generation, then 24 bits of slot. */
-#define RT_REQ_ID(loop, gen, slot) (((uint64_t)(loop) << 56) | ((uint64_t)(gen) << 24) | (uint64_t)(slot))
-#define RT_REQ_LOOP(id)            ((uint32_t)((id) >> 56))
-#define RT_REQ_SLOT(id)            ((uint32_t)((id) & 0xffffff))
+#define RT_REQ_ID(loop, gen, slot) \
+    (((uint64_t)(loop) << 56) | ((uint64_t)(gen) << 24) | (uint64_t)(slot))
+#define RT_REQ_LOOP(id) ((uint32_t)((id) >> 56))
+#define RT_REQ_SLOT(id) ((uint32_t)((id)&0xffffff))
 
 struct rt_fleet_conf {
-    const char *bind_host; /* where workers dial */
-    uint16_t tok_port;     /* 0 picks one; rt_fleet_port tells */
-    uint32_t n_loops, n_events; /* ring sizes, power of two */
+    const char *bind_host;         /* where workers dial */
+    uint16_t tok_port;             /* 0 picks one; rt_fleet_port tells */
+    uint32_t n_loops, n_events;    /* ring sizes, power of two */
     const char *curve_secret_file; /* "" : NULL mechanism */
     const char *curve_allow_file;  /* lines "z85-public-key uid-hex"; mandatory with CURVE */
     bool insecure_public_bind;     /* a public bind without CURVE was asked for explicitly */
@@ -51,12 +52,19 @@ struct rt_worker {
     uint64_t generation; /* changes with each incarnation in this slot */
     struct pb_worker_info info;
     struct pb_load load;
-    int64_t resv_tok;    /* tokens placed here and not yet covered by a beat, all loops */
+    int64_t resv_tok; /* tokens placed here and not yet covered by a beat, all loops */
     int32_t resv_req;
     uint64_t last_beat_us;
 };
 
-enum rt_event_kind { RT_EV_ACCEPTED, RT_EV_TOKENS, RT_EV_FINISHED, RT_EV_REJECTED, RT_EV_LOST, RT_EV_FLEET };
+enum rt_event_kind {
+    RT_EV_ACCEPTED,
+    RT_EV_TOKENS,
+    RT_EV_FINISHED,
+    RT_EV_REJECTED,
+    RT_EV_LOST,
+    RT_EV_FLEET
+};
 
 struct rt_tokens { /* one allocation, freed by the loop with ps_free */
     uint32_t n;
@@ -74,15 +82,16 @@ struct rt_event {
     enum pb_finish finish;    /* FINISHED */
     uint32_t n_total, matched_id, n_cached;
     uint32_t n_prompt_scores;
-    struct pb_logprob *prompt_scores; /* FINISHED: moved to the loop, ps_free; NULL when not wanted */
-    enum pb_reject reject;    /* REJECTED */
+    struct pb_logprob
+        *prompt_scores;    /* FINISHED: moved to the loop, ps_free; NULL when not wanted */
+    enum pb_reject reject; /* REJECTED */
     uint32_t predicted_wait_ms;
-    bool fault_kills;         /* LOST: this attempt was running when its worker died (poison suspicion) */
+    bool fault_kills; /* LOST: this attempt was running when its worker died (poison suspicion) */
 };
 /* FLEET: a worker joined, changed state or left; look at the view again. */
 
-PS_MUST int rt_fleet_create(struct rt_fleet **out, const struct rt_fleet_conf *conf, const struct ps_clock *clock,
-                            struct ps_buf *err);
+PS_MUST int rt_fleet_create(struct rt_fleet **out, const struct rt_fleet_conf *conf,
+                            const struct ps_clock *clock, struct ps_buf *err);
 PS_MUST int rt_fleet_start(struct rt_fleet *f);
 uint16_t rt_fleet_port(const struct rt_fleet *f);
 void rt_fleet_stop(struct rt_fleet *f); /* Bye to all, joins the thread */
@@ -92,7 +101,8 @@ void rt_fleet_destroy(struct rt_fleet *f);
 uint32_t rt_fleet_n_slots(const struct rt_fleet *f); /* slots ever used */
 bool rt_fleet_worker(const struct rt_fleet *f, uint32_t slot, struct rt_worker *out);
 /* Shared counters (seams: shared counters): add at placement, taken back by the link thread when a beat covers the dispatch. */
-int64_t rt_fleet_reserve(struct rt_fleet *f, uint32_t slot, int64_t n_tok); /* returns the old value */
+int64_t rt_fleet_reserve(struct rt_fleet *f, uint32_t slot,
+                         int64_t n_tok); /* returns the old value */
 void rt_fleet_unreserve(struct rt_fleet *f, uint32_t slot, int64_t n_tok);
 
 /* Loop side; loop is the caller's index. wake is rung when events arrive. */
@@ -102,8 +112,8 @@ enum {
     RT_FLEET_E_FULL, /* the ring to the link thread is full: try on a later tick; nothing was taken */
 };
 /* move_s is taken on OK. resv_tok is what rt_fleet_reserve was called with for it. */
-PS_MUST int rt_fleet_submit(struct rt_fleet *f, uint32_t loop, uint32_t worker, struct pb_submit *move_s,
-                            int64_t resv_tok);
+PS_MUST int rt_fleet_submit(struct rt_fleet *f, uint32_t loop, uint32_t worker,
+                            struct pb_submit *move_s, int64_t resv_tok);
 PS_MUST int rt_fleet_cancel(struct rt_fleet *f, uint32_t loop, uint64_t req, uint32_t attempt);
 bool rt_fleet_poll(struct rt_fleet *f, uint32_t loop, struct rt_event *out);
 /* Admin: drain one worker (it takes nothing new; what runs finishes). */

@@ -41,6 +41,7 @@ static int report(struct wire_drive *d)
 int main(int argc, char **argv)
 {
     struct wire_drive_conf c = {.secret_file = "", .allow_file = ""};
+    struct sigaction sa = {.sa_handler = on_term};
     struct ps_buf err = PS_BUF_INIT;
     struct ps_clock clock;
     struct wire_drive *d;
@@ -52,7 +53,7 @@ int main(int argc, char **argv)
         return 2;
     }
     ps_log_init("wire_drive", PS_LOG_ERROR);
-    signal(SIGTERM, on_term);
+    sigaction(SIGTERM, &sa, NULL);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* the harness may die too */
     c.port = (uint16_t)strtoul(argv[1], NULL, 10);
     c.seed = strtoull(argv[2], NULL, 10);

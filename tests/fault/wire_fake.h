@@ -56,7 +56,6 @@ uint32_t wire_worker_n_joined(struct wire_worker *w);
 bool wire_worker_idle(struct wire_worker *w); /* the link: nothing open, nothing unacknowledged */
 bool wire_worker_drained(struct wire_worker *w);
 struct wire_table *wire_worker_table(struct wire_worker *w);
-void wire_worker_freeze(struct wire_worker *w, bool on); /* the scheduler stands still */
 
 struct wire_drive;
 struct wire_drive_conf {

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "tests/fault/wire_fake.h"
 
@@ -23,8 +22,19 @@ struct wire_worker {
     bool draining, drained_told;
     uint64_t tick;
     pthread_t thread;
-    _Atomic bool stop, frozen, drained;
+    _Atomic bool stop, drained;
 };
+
+/* Until the link rings or the time is over. */
+static void doze(struct wire_worker *w, uint32_t us)
+{
+    struct timespec ts = {.tv_sec = us / 1000000, .tv_nsec = (long)(us % 1000000) * 1000};
+    struct pollfd p = {.fd = w->wake.fd, .events = POLLIN};
+
+    ps_wake_arm(&w->wake);
+    (void)ppoll(&p, 1, &ts, NULL);
+    ps_wake_clear(&w->wake);
+}
 
 /* The ring holds many steps; if it is full for 30 s the I/O thread is stuck. */
 static void push(struct wire_worker *w, const struct wk_out *o)
@@ -32,7 +42,7 @@ static void push(struct wire_worker *w, const struct wk_out *o)
     for (int i = 0; i < 30000; i++) {
         if (wk_link_push(w->link, o))
             return;
-        usleep(1000);
+        doze(w, 1000);
     }
     PS_ASSERT(!"the link does not take events");
 }
@@ -166,13 +176,9 @@ static void *worker_main(void *ud)
     struct wire_worker *w = ud;
 
     while (!atomic_load(&w->stop)) {
-        if (atomic_load(&w->frozen)) {
-            usleep(1000);
-            continue;
-        }
         take_in(w);
         step(w);
-        usleep(w->step_us);
+        doze(w, w->step_us);
     }
     return NULL;
 }
@@ -242,9 +248,4 @@ bool wire_worker_drained(struct wire_worker *w)
 struct wire_table *wire_worker_table(struct wire_worker *w)
 {
     return w->table;
-}
-
-void wire_worker_freeze(struct wire_worker *w, bool on)
-{
-    atomic_store(&w->frozen, on);
 }

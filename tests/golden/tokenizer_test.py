@@ -256,9 +256,10 @@ def check_encode(name, tok, tool, directory, texts):
         if got != want:
             n_bad += 1
             if n_bad <= 5:
-                print("  %s: encode differs for %s\n    want %s\n    got  %s" % (
-                    name, ascii(s), [(i, tok.id_to_token(i)) for i in want],
-                    got and [(i, tok.id_to_token(i)) for i in got]))
+                at = next((k for k, (a, b) in enumerate(zip(want, got or [])) if a != b), 0)
+                show = [[(i, tok.id_to_token(i)) for i in (x or [])[max(at - 2, 0):at + 4]] for x in (want, got)]
+                print("  %s: encode differs at id %d for %s\n    want .. %s\n    got  .. %s" % (
+                    name, at, ascii(s)[:2000], *show))
     return n_bad, n_ids
 
 

@@ -65,7 +65,8 @@ static bool find(struct wk_share *out, const char *lines, uint64_t key, size_t n
     while (sscanf(p, "%ld %d\n%n", &pid, &fd, &used) == 2) {
         p += used;
         (void)snprintf(path, sizeof(path), "/proc/%ld/fd/%d", pid, fd);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
+        /* The number may mean another file by now, also one whose opening waits for a peer. */
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         if (fd < 0)
             continue; /* that process is gone, or is not ours to look into */
         if (adopt(out, fd, key, n_bytes)) {
@@ -117,12 +118,17 @@ fail:
 static int open_registry(uint64_t key)
 {
     char path[96];
+    struct stat st;
     int fd, n;
 
     n = snprintf(path, sizeof(path), "/dev/shm/penstock-%ld", (long)getuid());
     PS_ASSERT(n > 0 && (size_t)n < sizeof(path));
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return PS_FAULT(-errno);
+    /* Everybody may make entries there: what another user made is not believed. */
+    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != getuid() ||
+        (st.st_mode & 077) != 0)
+        return PS_FAULT(-EPERM);
     n = snprintf(path, sizeof(path), "/dev/shm/penstock-%ld/weights-%016lx", (long)getuid(),
                  (unsigned long)key);
     PS_ASSERT(n > 0 && (size_t)n < sizeof(path));
@@ -151,12 +157,15 @@ int wk_share_open(struct wk_share *out, uint64_t key, size_t n_bytes, wk_share_f
         r = make(out, key, n_bytes, fill, ud);
         n = 0; /* whoever was listed is of no use any more */
     }
+    if (r != 0)
+        return r;
     len = snprintf(line, sizeof(line), "%ld %d\n", (long)getpid(), out->fd);
+    if (n < 0 || n + len > MAX_REGISTRY_BYTES)
+        n = 0; /* full of lines, most of them of the dead: start again with one that lives */
     /* When the line cannot be written, later processes pack for themselves: memory, not correctness. */
-    if (r == 0 && n + len <= MAX_REGISTRY_BYTES && ftruncate(reg, n > 0 ? n : 0) == 0 &&
-        pwrite(reg, line, (size_t)len, n > 0 ? n : 0) != len)
-        r = ftruncate(reg, 0) == 0 ? 0 : PS_FAULT(-errno);
-    return r;
+    if (ftruncate(reg, n) < 0 || pwrite(reg, line, (size_t)len, n) != len)
+        (void)!ftruncate(reg, 0);
+    return 0;
 }
 
 void wk_share_close(struct wk_share *s)

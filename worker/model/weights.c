@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/hash.h"
+#include "kernels/half.h"
 
 /*
  * One walk over the model's tensors, used twice: first with no memory, to check every tensor and to
@@ -93,24 +94,9 @@ static struct kn_mat walk_matrix(struct walk *w, const char *prefix, const struc
     return m;
 }
 
-static float f16_to_f32(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 0x3ffu, bits;
-    float f;
-
-    if (exp == 0) { /* zero and subnormals: man * 2^-24 */
-        f = (float)man * 0x1p-24f;
-        return sign != 0 ? -f : f;
-    }
-    bits = exp == 31 ? sign | 0x7f800000u | man << 13 : sign | (exp + 112) << 23 | man << 13;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
 static void to_f32(float *dst, const struct ps_tensor *t, uint64_t n)
 {
     uint64_t i;
-    uint32_t bits;
     uint16_t half;
 
     if (t->dtype == PS_ST_F32) {
@@ -119,12 +105,7 @@ static void to_f32(float *dst, const struct ps_tensor *t, uint64_t n)
     }
     for (i = 0; i < n; i++) {
         memcpy(&half, t->data + 2 * i, 2); /* data need not be aligned */
-        if (t->dtype == PS_ST_BF16) {
-            bits = (uint32_t)half << 16;
-            memcpy(&dst[i], &bits, 4);
-        } else {
-            dst[i] = f16_to_f32(half);
-        }
+        dst[i] = t->dtype == PS_ST_BF16 ? kn_bf16_f32(half) : kn_f16_f32(half);
     }
 }
 
