@@ -1,12 +1,9 @@
 #include "kernels/ops_world.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include <cmocka.h>
+#include "common/test.h"
 
 struct shape {
     uint32_t d_head, n_q_head, n_kv_head, page_shift;
@@ -37,7 +34,7 @@ static void check_truth(const struct kn_attn_args *a, const struct kn_seq *s, ui
 {
     uint32_t n = s->pos0 + i + 1, d = a->d_head, kv_head = h / (a->n_q_head / a->n_kv_head);
     const float *q = a->q + ((size_t)(s->tok_off + i) * a->n_q_head + h) * d;
-    double *p = calloc(n, sizeof *p), top = -INFINITY, sum = 0;
+    double *p = ps_calloc(n, sizeof *p), top = -INFINITY, sum = 0;
 
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t j = 0; j < n; j++) {
@@ -67,7 +64,7 @@ static void check_truth(const struct kn_attn_args *a, const struct kn_seq *s, ui
         }
         near_to("attention against f64", y, (double)out[e], 1e-5);
     }
-    free(p);
+    ps_free(p);
 }
 
 static struct kn_attn_args args_new(struct world *w, const struct shape *s)

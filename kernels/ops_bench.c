@@ -70,7 +70,7 @@ static double read_bandwidth(const struct bench *b, uint32_t n_thread)
 static void report(const struct bench *b, const char *what, uint64_t us, double n_byte,
                    double n_flop)
 {
-    double s = (double)us * 1e-6;
+    double s = (double)ps_max_u64(us, 1) * 1e-6; /* the clock's step */
 
     printf("%-44s %-7s %9llu us %7.1f GB/s (%3.0f %% of probe) %8.1f GFLOP/s\n", what, b->isa,
            (unsigned long long)us, n_byte / s / 1e9, 100 * n_byte / s / b->probe, n_flop / s / 1e9);
@@ -117,6 +117,8 @@ static void bench_attn(struct bench *b, uint32_t n_seq, uint32_t pos0, uint32_t 
                              .out_type = KN_BF16};
     struct kn_seq *seqs = guard_new(n_seq * sizeof *seqs);
     uint32_t *len = guard_new(n_seq * sizeof *len);
+    struct world_kv kv;
+    void *arena;
     uint64_t best = UINT64_MAX;
     char what[80];
 
@@ -124,7 +126,12 @@ static void bench_attn(struct bench *b, uint32_t n_seq, uint32_t pos0, uint32_t 
         len[s] = pos0 + n_q;
         seqs[s] = (struct kn_seq){s * n_q, n_q, pos0, s, 0};
     }
-    a.kv = world_kv(&b->w, KN_BF16, 4, KV_HEADS, D, len, n_seq, true).view;
+    kv = world_kv(&b->w, KN_BF16, 4, KV_HEADS, D, len, n_seq, true);
+    a.kv = kv.view;
+    PS_ASSERT(b->b->mem_alloc(b->d, kv.arena_bytes, &arena) ==
+              KN_OK); /* huge pages, as when serving */
+    memcpy(arena, kv.view.arena, kv.arena_bytes);
+    a.kv.arena = arena;
     a.seqs = seqs;
     a.q = world_values(&b->w, KN_F32, (size_t)n_seq * n_q * Q_HEADS * D, MODERATE);
     a.out = guard_new((size_t)n_seq * n_q * Q_HEADS * D * sizeof(uint16_t));
@@ -137,6 +144,7 @@ static void bench_attn(struct bench *b, uint32_t n_seq, uint32_t pos0, uint32_t 
     (void)snprintf(what, sizeof what, "attn %u seq pos %u q %u (32/8 x 128)", n_seq, pos0, n_q);
     report(b, what, best, (double)n_seq * (pos0 + n_q) * KV_HEADS * D * 2 * 2,
            4.0 * n_seq * n_q * Q_HEADS * D * (pos0 + n_q / 2.0));
+    b->b->mem_free(b->d, arena, kv.arena_bytes);
     guard_free_all();
 }
 

@@ -1,11 +1,9 @@
 #include "kernels/ops_world.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-#include <cmocka.h>
+#include "common/test.h"
 
 struct shape {
     uint32_t n, k, m;
@@ -123,6 +121,37 @@ void linear_rows_do_not_depend_on_batch(void **state PS_UNUSED)
         }
         guard_free_all();
     }
+}
+
+/* EX4, absolutely: products below 2^-126 and denormal inputs count as zero, on ref too. */
+void denormals_are_zero_and_the_callers_state_stays(void **state PS_UNUSED)
+{
+    enum { K = 64 };
+    static const uint16_t inputs[][2] = {{0x1f80, 0x1f80},
+                                         {0x0040, 0x7f00}}; /* 2^-64 twice; 2^-127 by 2^127 */
+    struct world *w = the_world;
+    uint16_t *x = guard_new(K * sizeof *x), *plain = guard_new(K * sizeof *plain);
+    void *packed = guard_new(kn_mat_bytes(KN_BF16, 1, K));
+    struct kn_mat m = {packed, KN_BF16, 1, K};
+
+    for (size_t c = 0; c < PS_ARRAY_LEN(inputs); c++) {
+        for (uint32_t i = 0; i < K; i++) {
+            x[i] = inputs[c][0];
+            plain[i] = inputs[c][1];
+        }
+        kn_mat_pack(packed, KN_BF16, 1, K, plain, 0, 1);
+        for (uint32_t i = 0; i <= w->n_dev; i++) {
+            const struct kn_backend *b = i < w->n_dev ? w->cpu : w->ref;
+            volatile float tiny = 0x1p-126f;
+            float out = 1;
+
+            assert_int_equal(
+                b->ops->linear(i < w->n_dev ? w->dev[i] : w->ref_dev, &m, NULL, x, K, 1, &out), 0);
+            assert_int_equal(kn_f32_bits(out), 0);
+            assert_int_equal(kn_f32_bits(tiny * 0.5f), 0x00400000u);
+        }
+    }
+    guard_free_all();
 }
 
 void packing_in_parts_is_packing_at_once(void **state PS_UNUSED)

@@ -1,12 +1,9 @@
 #include "kernels/ops_world.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-#include <cmocka.h>
-
+#include "common/test.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/fp.h"
 

@@ -4,12 +4,10 @@
  */
 #include "kernels/ops_world.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
+#include "common/test.h"
 
 void arith_id_is_one_for_all(void **state PS_UNUSED)
 {
@@ -63,6 +61,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(embed_and_gather_copy_rows),
         cmocka_unit_test(qkv_rope_write_equals_reference_and_truth),
         cmocka_unit_test(no_kv_write_leaves_pages_alone),
+        cmocka_unit_test(denormals_are_zero_and_the_callers_state_stays),
         cmocka_unit_test(packing_in_parts_is_packing_at_once),
         cmocka_unit_test(linear_equals_reference_and_truth),
         cmocka_unit_test(linear_rows_do_not_depend_on_batch),

@@ -1,14 +1,11 @@
 #include "kernels/ops_world.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "common/test.h"
 
 struct world *the_world;
 

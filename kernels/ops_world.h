@@ -67,6 +67,7 @@ void no_kv_write_leaves_pages_alone(void **state);
 void elementary_functions_equal_reference_and_truth(void **state);
 void linear_equals_reference_and_truth(void **state);
 void linear_rows_do_not_depend_on_batch(void **state);
+void denormals_are_zero_and_the_callers_state_stays(void **state);
 void packing_in_parts_is_packing_at_once(void **state);
 void attn_equals_reference_and_truth(void **state);
 void attn_rows_do_not_depend_on_chunk_or_batch(void **state);

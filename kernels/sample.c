@@ -42,20 +42,12 @@ void kn_samp_adjust(const struct kn_samp *s, float *row, uint32_t n, uint32_t *c
 
 void kn_samp_top(const float *row, uint32_t n, uint32_t n_top, struct kn_samp_out *out)
 {
-    uint32_t i, k, have = 0;
+    uint32_t i, have = 0;
 
     PS_ASSERT(n_top <= KN_MAX_TOP);
-    for (i = 0; i < n; i++) {
-        /* Almost every entry stops here: it is not above the least of a full list. */
-        if (have == n_top && (n_top == 0 || !(row[i] > out->top_logprob[have - 1])))
-            continue;
-        k = have < n_top ? have++ : have - 1;
-        for (; k > 0 && row[i] > out->top_logprob[k - 1]; k--) {
-            out->top_id[k] = out->top_id[k - 1];
-            out->top_logprob[k] = out->top_logprob[k - 1];
-        }
-        out->top_id[k] = i;
-        out->top_logprob[k] = row[i];
+    for (i = 0; i < n && n_top > 0; i++) {
+        if (have < n_top || row[i] > out->top_logprob[have - 1])
+            have = kn_samp_top_add(out, have, n_top, row[i], i);
     }
     out->n_top = have;
 }

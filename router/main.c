@@ -287,7 +287,6 @@ int main(int argc, char **argv)
     }
     ps_log_init("router", (enum ps_log_level)conf.log_level);
     ps_clock_real(&clock);
-    (void)signal(SIGPIPE, SIG_IGN);
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGINT);
     (void)sigaddset(&set, SIGTERM);

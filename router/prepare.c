@@ -265,14 +265,14 @@ static void keep_echo(struct rt_call *c, struct rt_prompt *pr, const struct rt_s
 
     if (!c->p.echo)
         return;
-    if (given != NULL && c->p.truncate_prompt == RT_ABSENT) {
-        pr->text = ps_arena_strndup(&c->arena, given->s, given->len);
+    if (given != NULL && c->p.truncate_prompt == RT_ABSENT) { /* copied whole: it may hold NULs */
+        pr->text = ps_arena_memdup(&c->arena, given->s, given->len);
         pr->text_len = given->len;
         return;
     }
     ps_buf_reserve(&text, 0);
     ps_tok_decode(c->p.model->tok, pr->ids.ids, pr->ids.n, c->p.skip_special, &text);
-    pr->text = ps_arena_strndup(&c->arena, text.data, text.len);
+    pr->text = ps_arena_memdup(&c->arena, text.data, text.len);
     pr->text_len = text.len;
     ps_buf_fini(&text);
 }

@@ -14,7 +14,7 @@ const struct rt_stop *rt_stops_compile(struct ps_arena *a, const struct rt_str *
 
         PS_ASSERT(strs[i].len > 0 && strs[i].len <= UINT16_MAX);
         s->len = (uint16_t)strs[i].len;
-        s->s = ps_arena_strndup(a, strs[i].s, strs[i].len);
+        s->s = ps_arena_memdup(a, strs[i].s, strs[i].len); /* may hold NULs */
         s->back = ps_arena_calloc(a, s->len, sizeof(s->back[0]));
         for (uint16_t j = 1; j < s->len; j++) {
             while (k > 0 && s->s[j] != s->s[k])

@@ -57,8 +57,9 @@ enum {
     WK_TOKENS_BYTES = 1 << 20, /* of one Tokens message, about */
     WK_TOKENS_ROW = 4096,      /* tokens in one row */
     WK_RECV_MAX = 20000,       /* messages of one turn */
-    WK_NO_HANDLE = UINT32_MAX,
 };
+
+#define WK_NO_HANDLE UINT32_MAX
 
 enum wk_att_state { WK_ATT_NEW, WK_ATT_OPEN, WK_ATT_ENDED };
 enum wk_dial_state { WK_DIAL_IDLE, WK_DIAL_DIAL, WK_DIAL_HELLO, WK_DIAL_JOINED };

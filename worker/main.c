@@ -110,7 +110,8 @@ static bool fill_info(struct worker *w, const struct wk_model *m, uint64_t devic
     if (wk_tokenizer_digest(w->conf.model, i->tokenizer_digest, err) != WK_IDENTITY_OK ||
         wk_uid(w->conf.uid, w->conf.uid_file, &i->uid, err) != WK_IDENTITY_OK)
         return false;
-    i->incarnation = ps_wall_us(&w->clock) * 1000; /* start time in ns: routers order incarnations */
+    i->incarnation =
+        ps_wall_us(&w->clock) * 1000; /* start time in ns: routers order incarnations */
     i->space_id =
         wk_space_id(wk_model_weights_digest(m), i->tokenizer_digest, &w->model, &w->layout);
     i->arith_id = wk_arith_id(device_arith, &w->layout);

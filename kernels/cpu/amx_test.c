@@ -5,12 +5,9 @@
 #include "kernels/cpu/isa.h"
 
 #include <immintrin.h>
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 
 #include "common/rng.h"
+#include "common/test.h"
 #include "kernels/fp.h"
 
 enum { ROWS = 16, ROW_BYTES = 64 };

@@ -101,7 +101,8 @@ static inline void transpose8(__m256 r[8])
 }
 
 /* Words [w, w + n) of eight tokens (a word is an f32 or a pair of bf16) to columns [0, 8) of kt. */
-static inline void transpose_words(float *kt, const uint8_t *const row[8], uint32_t w, uint32_t n, bool bf16)
+static inline void transpose_words(float *kt, const uint8_t *const row[8], uint32_t w, uint32_t n,
+                                   bool bf16)
 {
     __m256 r[8];
 
@@ -135,15 +136,16 @@ static void widen_row(float *v, const uint8_t *row, uint32_t d, bool bf16)
         uint32_t m = ps_min_u32(KN_LANES, d - i);
 
         if (bf16)
-            vf_store(v + i, m == KN_LANES ? vf_load_bf16(row + i * 2) : vf_load_bf16_n(row + i * 2, m));
+            vf_store(v + i,
+                     m == KN_LANES ? vf_load_bf16(row + i * 2) : vf_load_bf16_n(row + i * 2, m));
         else
             vf_store(v + i, m == KN_LANES ? vf_load(row + i * 4) : vf_load_n(row + i * 4, m));
     }
 }
 
 /* Where the rows of tokens [pos, pos + n) lie; a short tile repeats its last row. */
-static void find_rows(const uint8_t *row[KN_ATTN_TILE], const struct kn_attn_block *b, uint32_t head, uint32_t pos,
-                      uint32_t n)
+static void find_rows(const uint8_t *row[KN_ATTN_TILE], const struct kn_attn_block *b,
+                      uint32_t head, uint32_t pos, uint32_t n)
 {
     for (uint32_t j = 0; j < KN_ATTN_TILE; j++)
         row[j] = kn_kv_row(&b->a->kv, b->seq->table_row, head, pos + ps_min_u32(j, n - 1));
@@ -154,12 +156,14 @@ static void find_rows(const uint8_t *row[KN_ATTN_TILE], const struct kn_attn_blo
  * Pages lie anywhere, and the hardware does not prefetch across them: the tile after this one is asked
  * for here, a line or two between the loads. len: end of the sequence's tokens.
  */
-static void bring_tile(const struct kn_attn_block *b, uint32_t pos, uint32_t n, uint32_t len, float *kt, float *v)
+static void bring_tile(const struct kn_attn_block *b, uint32_t pos, uint32_t n, uint32_t len,
+                       float *kt, float *v)
 {
     const struct kn_attn_args *a = b->a;
     uint32_t d = a->d_head, d_pad = kn_attn_d_pad(d), v_head = a->n_kv_head + b->kv_head;
     bool bf16 = a->kv.fmt == KN_BF16;
-    uint32_t n_word = bf16 ? d / 2 : d, next = pos + n, n_next = next < len ? ps_min_u32(KN_ATTN_TILE, len - next) : 0;
+    uint32_t n_word = bf16 ? d / 2 : d, next = pos + n,
+             n_next = next < len ? ps_min_u32(KN_ATTN_TILE, len - next) : 0;
     const uint8_t *row[KN_ATTN_TILE], *ahead[KN_ATTN_TILE];
 
     find_rows(row, b, b->kv_head, pos, n);

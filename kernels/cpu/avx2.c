@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/linear_body.h"
 #include "kernels/cpu/row_body.h"
+#include "kernels/cpu/sample_body.h"
 
 #include "kernels/cpu/attn_body.h"
 #include "kernels/cpu/isa_table.h"

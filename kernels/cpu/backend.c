@@ -50,10 +50,8 @@ static const struct kn_ops ops = {
     .attn = kn_cpu_attn,
     .silu_mul = kn_cpu_silu_mul,
     .gather_rows = kn_ref_gather_rows, /* copies only */
-#ifdef KN_HAVE_SAMPLE
     .sample = kn_cpu_sample,
     .score = kn_cpu_score,
-#endif
 };
 
 static const struct kn_backend backend = {

@@ -71,8 +71,30 @@ static inline size_t kn_attn_scratch_floats(uint32_t d_head, uint32_t n_rows)
            2 * KN_ATTN_TILE * d;
 }
 
+struct kn_cand; /* kernels/sample.h */
+struct kn_draw;
+
+struct kn_samp_isa { /* v: n numbers, -infinity among them, no NaN unless said; n > 0 */
+    float (*max)(const float *v, uint32_t n, bool *out_nan); /* v may hold NaN */
+    uint32_t (*find)(const float *v, uint32_t n, float x); /* first that equals x, which is there */
+    uint32_t (*next_above)(const float *v, uint32_t from, uint32_t n,
+                           float x); /* first above x, or n */
+    uint32_t (*count_above)(const float *v, uint32_t n, float x);
+    float (*sum_exp)(const float *v, uint32_t n, float max); /* EX5 sum of exp(v - max) */
+    void (*divide)(float *out, const float *v, uint32_t n, float by);
+    /* Adds exp(c.z - max) to *sum from `from` on; stops behind the candidate that reaches mass: its
+     * index + 1, else n. */
+    uint32_t (*walk)(const struct kn_cand *c, uint32_t from, uint32_t n, float max, float mass,
+                     float *sum);
+    uint32_t (*draw)(const struct kn_draw *d);
+};
+
+/* kernels/cpu/sample_scalar.c */
+extern const struct kn_samp_isa kn_samp_scalar;
+
 struct kn_isa {
     const char *name;
+    const struct kn_samp_isa *samp;
     struct kn_lin_path lin;     /* every type, any number of rows */
     struct kn_lin_path lin_big; /* bf16, at least KN_LIN_BIG_ROWS rows; run NULL: lin serves */
     void (*norm_rows)(const struct kn_add_norm *a, uint32_t row0, uint32_t row1);

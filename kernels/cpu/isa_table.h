@@ -8,5 +8,5 @@
             .elem_bytes = sizeof(float), \
             .pack = lin_pack, \
             .run = lin_run}, \
-    .norm_rows = norm_rows, .qkv_row = qkv_row, .silu_rows = silu_rows, .attn = attn, \
-    .attn_part = attn_part, .attn_merge = attn_merge, .math = math_rows
+    .samp = &samp_table, .norm_rows = norm_rows, .qkv_row = qkv_row, .silu_rows = silu_rows, \
+    .attn = attn, .attn_part = attn_part, .attn_merge = attn_merge, .math = math_rows

@@ -1,9 +1,10 @@
 /*
  * Sampling at speed: the bits of kernels/ref/sample.c without sorting a vocabulary.
  *
- * Rows are shared out over the compute threads. Only candidates that can matter are looked at: top_p
- * walks sorted slices from the top until the mass is reached; noise is skipped where even the largest
- * possible noise of its random word could not win.
+ * Rows are shared out over the compute threads. A filter (top_k, top_p, min_p) is reduced to its last
+ * survivor: only as many candidates are sorted as it takes to find that one, in slices from the top.
+ * Then one pass over the row draws among all that do not rank behind it, and makes noise only where
+ * a candidate could still win.
  */
 
 #include <float.h>
@@ -17,12 +18,8 @@
 #include "kernels/host.h"
 #include "kernels/sample.h"
 
-struct cand {
-    float z;
-    uint32_t id;
-};
-
 struct job { /* one call, shared by the threads */
+    const struct kn_samp_isa *isa;
     const float *logits;
     const struct kn_samp *s;
     struct kn_samp_out *out;
@@ -34,33 +31,75 @@ struct job { /* one call, shared by the threads */
     uint32_t n_threads;
 };
 
+struct bench { /* one thread's tools, each with room for a vocabulary */
+    const struct kn_samp_isa *isa;
+    struct kn_cand *c, *spare;
+    float *z;
+    uint32_t *count; /* [n_vocab] zeros when counted is set */
+    uint32_t n_vocab;
+    bool counted;
+};
+
 /* The first slice of top_p: candidates within this of the maximum; it doubles until it is enough. */
-#define FIRST_SLICE 6.0f
+#define FIRST_SLICE 2.0f
+
+/* From here on sorting by digits is faster than by comparison. */
+enum { RADIX_MIN = 256, RADIX_BITS = 8, RADIX = 1 << RADIX_BITS };
 
 static int by_rank(const void *a, const void *b)
 {
-    const struct cand *x = a, *y = b;
+    const struct kn_cand *x = a, *y = b;
 
     return kn_before(x->z, x->id, y->z, y->id) ? -1 : 1;
 }
 
-static uint32_t argmax(const float *v, uint32_t n)
+static int by_id(const void *a, const void *b)
 {
-    uint32_t i, best = 0;
+    const struct kn_cand *x = a, *y = b;
 
-    for (i = 1; i < n; i++) {
-        if (v[i] > v[best])
-            best = i;
+    return x->id < y->id ? -1 : 1;
+}
+
+/* Ascending where z descends. Zeros of both signs and denormals are equal, as comparisons have it. */
+static uint32_t digits_of(float z)
+{
+    uint32_t u = kn_f32_bits(z + 0.0f);
+
+    return u >> 31 ? u : ~u & 0x7fffffffu;
+}
+
+/* Sorts by rank; c comes by ascending id. spare: room for n. */
+static void sort(struct kn_cand *c, struct kn_cand *spare, uint32_t n)
+{
+    if (n < RADIX_MIN) {
+        if (n > 1)
+            qsort(c, n, sizeof(*c), by_rank);
+        return;
     }
-    return best;
+    for (uint32_t shift = 0; shift < 32; shift += RADIX_BITS) { /* stable: equal ones stay by id */
+        uint32_t at[RADIX] = {0}, i, sum = 0, k;
+        struct kn_cand *t = c;
+
+        for (i = 0; i < n; i++)
+            at[digits_of(c[i].z) >> shift & (RADIX - 1)]++;
+        for (i = 0; i < RADIX; i++) {
+            k = at[i];
+            at[i] = sum;
+            sum += k;
+        }
+        for (i = 0; i < n; i++)
+            spare[at[digits_of(c[i].z) >> shift & (RADIX - 1)]++] = c[i];
+        c = spare;
+        spare = t;
+    } /* an even number of passes: the result is in c again */
 }
 
 /* Least of the heap at the root: the worst of the k best so far. */
-static void sift(struct cand *h, uint32_t k, uint32_t at)
+static void sift(struct kn_cand *h, uint32_t k, uint32_t at)
 {
     for (;;) {
         uint32_t c = 2 * at + 1;
-        struct cand t;
+        struct kn_cand t;
 
         if (c >= k)
             return;
@@ -75,44 +114,44 @@ static void sift(struct cand *h, uint32_t k, uint32_t at)
     }
 }
 
-/* The k best of z, sorted; z is finite or -inf, and -inf is never taken. */
-static uint32_t take_best(const float *z, uint32_t n, uint32_t k, struct cand *out)
+/* The k best of z above -infinity, by ascending id. */
+static uint32_t take_best(const struct bench *b, const float *z, uint32_t n, uint32_t k)
 {
-    uint32_t i, have = 0;
+    uint32_t i = 0, have = 0;
 
-    for (i = 0; i < n; i++) {
-        if (!(z[i] > -INFINITY))
-            continue;
+    while ((i = b->isa->next_above(z, i, n, have < k ? -INFINITY : b->c[0].z)) < n) {
         if (have < k) {
-            out[have++] = (struct cand){z[i], i};
+            b->c[have++] = (struct kn_cand){z[i], i};
             if (have == k) {
                 for (uint32_t at = k / 2; at-- > 0;)
-                    sift(out, k, at);
+                    sift(b->c, k, at);
             }
-        } else if (kn_before(z[i], i, out[0].z, out[0].id)) {
-            out[0] = (struct cand){z[i], i};
-            sift(out, k, 0);
+        } else { /* an equal one with a higher id ranks behind the root */
+            b->c[0] = (struct kn_cand){z[i], i};
+            sift(b->c, k, 0);
         }
+        i++;
     }
-    qsort(out, have, sizeof(*out), by_rank);
+    qsort(b->c, have, sizeof(*b->c), by_id);
     return have;
 }
 
-/* Candidates with z > floor (and at or below ceil), sorted. */
-static uint32_t take_slice(const float *z, uint32_t n, float floor, float ceil, struct cand *out)
+/* Candidates with floor < z <= ceil, sorted, behind the first `have`; returns the new have. */
+static uint32_t take_slice(const struct bench *b, const float *z, uint32_t n, float floor,
+                           float ceil, uint32_t have)
 {
-    uint32_t i, have = 0;
+    uint32_t first = have, i = 0;
 
-    for (i = 0; i < n; i++) {
-        if (z[i] > floor && z[i] <= ceil)
-            out[have++] = (struct cand){z[i], i};
+    while ((i = b->isa->next_above(z, i, n, floor)) < n) {
+        if (z[i] <= ceil)
+            b->c[have++] = (struct kn_cand){z[i], i};
+        i++;
     }
-    if (have > 1)
-        qsort(out, have, sizeof(*out), by_rank);
+    sort(b->c + first, b->spare, have - first);
     return have;
 }
 
-static uint32_t cut_min_p(const struct kn_samp *s, const struct cand *c, uint32_t n, float max)
+static uint32_t cut_min_p(const struct kn_samp *s, const struct kn_cand *c, uint32_t n, float max)
 {
     uint32_t i;
 
@@ -123,225 +162,161 @@ static uint32_t cut_min_p(const struct kn_samp *s, const struct cand *c, uint32_
     return n;
 }
 
-/* Walks sorted candidates from `from` until the mass is reached; returns the new count, *sum goes on. */
-static uint32_t walk(const struct cand *c, uint32_t from, uint32_t n, float max, float mass,
-                     float *sum, bool *out_done)
-{
-    uint32_t i;
-
-    for (i = from; i < n; i++) {
-        *sum = *sum + kn_exp(c[i].z - max);
-        if (*sum >= mass) {
-            *out_done = true;
-            return i + 1;
-        }
-    }
-    return n;
-}
-
-static float mass_of(const float *z, uint32_t n, float max, float top_p)
-{
-    float lane[KN_LANES] = {0};
-    uint32_t i;
-
-    for (i = 0; i < n; i++)
-        lane[i % KN_LANES] =
-            lane[i % KN_LANES] + kn_exp(z[i] - max); /* exp(-inf) adds 0, as in ref */
-    return kn_fold_add(lane) * top_p;
-}
-
 /* top_p over everything: slices from the top, each sorted by itself, until the mass is reached. */
-static uint32_t nucleus(const struct kn_samp *s, const float *z, uint32_t n, float max,
-                        struct cand *c)
+static uint32_t cut_top_p(const struct bench *b, const struct kn_samp *s, const float *z,
+                          uint32_t n, float max)
 {
-    float mass = mass_of(z, n, max, s->top_p), sum = 0.0f, ceil = max, width = FIRST_SLICE, floor;
-    uint32_t have = 0, k;
-    bool done = false;
+    float mass = b->isa->sum_exp(z, n, max) * s->top_p, sum = 0.0f, ceil = max, floor;
+    float width = FIRST_SLICE;
+    uint32_t have = 0, done = 0;
 
-    while (!done) {
+    do {
         floor = max - width;
         if (!(floor > -FLT_MAX) || width > 1e9f)
             floor = -INFINITY;
-        k = take_slice(z, n, floor, ceil, c + have);
-        have = walk(c, have, have + k, max, mass, &sum, &done);
-        done = done || !(floor > -INFINITY);
+        have = take_slice(b, z, n, floor, ceil, have);
+        done = b->isa->walk(b->c, done, have, max, mass, &sum);
         ceil = floor;
         width *= 2.0f;
-    }
-    return have;
+    } while (!(sum >= mass) && floor > -INFINITY);
+    return done;
 }
 
-static uint32_t draw_list(const struct kn_samp *s, const struct cand *c, uint32_t n)
+/* top_k, and of those top_p: the normaliser is an EX5 sum by id. */
+static uint32_t cut_top_k(const struct bench *b, const struct kn_samp *s, const float *z,
+                          uint32_t n, float max)
 {
-    uint32_t i, best = UINT32_MAX, word[KN_NOISE_IDS];
-    float best_v = -INFINITY, v;
+    uint32_t k = take_best(b, z, n, (uint32_t)s->top_k), i;
+    float lane[KN_LANES] = {0}, sum = 0.0f;
 
-    for (i = 0; i < n; i++) {
-        kn_noise_words(s->seed, s->pos, c[i].id / KN_NOISE_IDS, word);
-        v = c[i].z + kn_noise_gumbel(word[c[i].id % KN_NOISE_IDS]);
-        if (best == UINT32_MAX || kn_before(v, c[i].id, best_v, best)) {
-            best = c[i].id;
-            best_v = v;
-        }
-    }
-    return best;
+    for (i = 0; i < k && s->top_p < 1.0f; i++)
+        lane[b->c[i].id % KN_LANES] = lane[b->c[i].id % KN_LANES] + kn_exp(b->c[i].z - max);
+    sort(b->c, b->spare, k);
+    return s->top_p < 1.0f ? b->isa->walk(b->c, 0, k, max, kn_fold_add(lane) * s->top_p, &sum) : k;
 }
 
-/*
- * No filter: everybody draws. With need = best - z, an id wins only if its noise exceeds need, that is if
- * E < exp(-need); since v <= E, a random word with v above that (and some slack for rounding) cannot win.
- * No noise exceeds 22.9 = -log of the smallest E.
- */
-static uint32_t draw_all(const struct kn_samp *s, const float *z, uint32_t n, uint32_t start)
+/* z: adjusted logits over temperature, with a finite maximum, at best. */
+static uint32_t pick(const struct bench *b, const struct kn_samp *s, const float *z, uint32_t n,
+                     float max, uint32_t best)
 {
-    uint32_t i, best = start, word[KN_NOISE_IDS], block = UINT32_MAX;
-    float best_v, v;
-
-    kn_noise_words(s->seed, s->pos, start / KN_NOISE_IDS, word);
-    best_v = z[start] + kn_noise_gumbel(word[start % KN_NOISE_IDS]);
-    for (i = 0; i < n; i++) {
-        float need = best_v - z[i];
-
-        if (!(need < 23.0f)) /* also z = -inf */
-            continue;
-        if (i / KN_NOISE_IDS != block) {
-            block = i / KN_NOISE_IDS;
-            kn_noise_words(s->seed, s->pos, block, word);
-        }
-        if (need > 0.0f && kn_noise_unit(word[i % KN_NOISE_IDS]) > kn_exp(-need) * 1.001f)
-            continue;
-        v = z[i] + kn_noise_gumbel(word[i % KN_NOISE_IDS]);
-        if (kn_before(v, i, best_v, best)) {
-            best = i;
-            best_v = v;
-        }
-    }
-    return best;
-}
-
-/* z: adjusted logits over temperature, -inf for what cannot be taken; best: its argmax. */
-static uint32_t pick(const struct kn_samp *s, const float *z, uint32_t n, uint32_t best,
-                     struct cand *c)
-{
-    float max = z[best], sum = 0.0f, floor;
-    bool done = false;
+    struct kn_draw d = {.z = z,
+                        .n = n,
+                        .start = best,
+                        .pos = s->pos,
+                        .seed = s->seed,
+                        .last = {-INFINITY, UINT32_MAX}};
     uint32_t k;
 
-    if (s->top_k > 0 && (uint32_t)s->top_k < n) {
-        k = take_best(z, n, (uint32_t)s->top_k, c);
-        if (s->top_p < 1.0f) {
-            float lane[KN_LANES] = {0};
-            uint32_t i, j;
-
-            /* The EX5 sum goes by id; a lane's members are few, so each lane picks its own in order. */
-            struct cand *ids = c + k;
-
-            memcpy(ids, c, k * sizeof(*c));
-            for (i = 1; i < k; i++) { /* insertion by id: k is small, or this is not the hot path */
-                struct cand t = ids[i];
-
-                for (j = i; j > 0 && ids[j - 1].id > t.id; j--)
-                    ids[j] = ids[j - 1];
-                ids[j] = t;
-            }
-            for (i = 0; i < k; i++)
-                lane[ids[i].id % KN_LANES] = lane[ids[i].id % KN_LANES] + kn_exp(ids[i].z - max);
-            k = walk(c, 0, k, max, kn_fold_add(lane) * s->top_p, &sum, &done);
-        }
-        return draw_list(s, c, cut_min_p(s, c, k, max));
-    }
-    if (s->top_p < 1.0f) {
-        k = nucleus(s, z, n, max, c);
-        return draw_list(s, c, cut_min_p(s, c, k, max));
-    }
-    if (s->min_p > 0.0f) {
-        floor = max + kn_log(s->min_p) -
-                0.01f; /* a little below the cut, which cut_min_p makes exactly */
-        k = take_slice(z, n, floor, INFINITY, c);
-        return draw_list(s, c, cut_min_p(s, c, k, max));
-    }
-    return draw_all(s, z, n, best);
+    if (s->top_k > 0 && (uint32_t)s->top_k < n)
+        k = cut_top_k(b, s, z, n, max);
+    else if (s->top_p < 1.0f)
+        k = cut_top_p(b, s, z, n, max);
+    else if (s->min_p > 0.0f) /* a little below the cut, which cut_min_p makes exactly */
+        k = take_slice(b, z, n,
+                       max + kn_log(s->min_p < 1.0f ? s->min_p : 1.0f) - 0.01f -
+                           fabsf(max) * 0x1p-21f,
+                       max, 0);
+    else
+        return b->isa->draw(&d);
+    PS_ASSERT(k > 0);
+    d.last = b->c[cut_min_p(s, b->c, k, max) - 1];
+    return b->isa->draw(&d);
 }
 
-static void describe(const float *logits, uint32_t n, int32_t n_top, uint32_t token, float log_z,
-                     struct kn_samp_out *out)
+static void describe(const struct kn_samp_isa *isa, const float *row, uint32_t n, float max,
+                     int32_t n_top, uint32_t token, struct kn_samp_out *out)
 {
+    uint32_t top = n_top > 0 ? (uint32_t)n_top : 0, have = 0, i = 0;
+
+    PS_ASSERT(top <= KN_MAX_TOP);
     /* A token outside the sampled vocabulary has no probability. */
-    out->logprob = token < n ? logits[token] : -INFINITY;
-    out->rank = token < n ? kn_samp_rank(logits, n, token) : n + 1;
-    kn_samp_top(logits, n, n_top > 0 ? (uint32_t)n_top : 0, out);
-    kn_samp_finish(out, log_z);
-}
-
-static bool all_numbers(const float *v, uint32_t n)
-{
-    float max = -INFINITY;
-    bool bad = false;
-    uint32_t i;
-
-    for (i = 0; i < n; i++) {
-        bad |= v[i] != v[i];
-        max = kn_max(v[i], max);
+    out->logprob = token < n ? row[token] : -INFINITY;
+    out->rank = token < n ? 1 + isa->count_above(row, n, row[token]) : n + 1;
+    while (top > 0 && i < n) {
+        if (have == top && (i = isa->next_above(row, i, n, out->top_logprob[have - 1])) == n)
+            break;
+        have = kn_samp_top_add(out, have, top, row[i], i);
+        i++;
     }
-    return !bad && max < INFINITY && max > -INFINITY;
+    out->n_top = have;
+    kn_samp_finish(out, max + kn_log(isa->sum_exp(row, n, max)));
 }
 
-static void sample_row(const float *logits, uint32_t n, const struct kn_samp *s,
-                       struct kn_samp_out *out, float *z, uint32_t *count, struct cand *c)
+/* The row's maximum; false when it holds NaN or no finite number. */
+static bool is_sane(const struct kn_samp_isa *isa, const float *row, uint32_t n, float *out_max)
 {
-    bool greedy = s->temperature < KN_GREEDY_BELOW, bad = false;
-    float log_z = 0.0f;
-    uint32_t i, best;
+    bool nan;
+
+    *out_max = isa->max(row, n, &nan);
+    return !nan && *out_max<INFINITY && * out_max> - INFINITY;
+}
+
+static void sample_row(struct bench *b, const float *logits, uint32_t n, const struct kn_samp *s,
+                       struct kn_samp_out *out)
+{
+    bool greedy = s->temperature < KN_GREEDY_BELOW, adjusted = kn_samp_is_adjusted(s), nan;
+    const float *z = logits;
+    float raw_max, max;
+    uint32_t best;
 
     *out = (struct kn_samp_out){.fault = 1};
-    if (s->n_top >= 0)
-        log_z = kn_samp_log_z(logits, n, &bad);
-    else
-        bad = !all_numbers(logits, n);
-    if (bad)
+    if (!is_sane(b->isa, logits, n, &raw_max))
         return;
-    memcpy(z, logits, n * sizeof(*z));
-    kn_samp_adjust(s, z, n, count);
-    if (!greedy) {
-        for (i = 0; i < n; i++)
-            z[i] = z[i] / s->temperature;
+    max = raw_max;
+    if (adjusted) {
+        if (!b->counted && kn_samp_has_penalty(s)) {
+            memset(b->count, 0, b->n_vocab * sizeof(*b->count));
+            b->counted = true;
+        }
+        memcpy(b->z, logits, n * sizeof(*z));
+        kn_samp_adjust(s, b->z, n, b->count);
+        z = b->z;
+        max = b->isa->max(z, n, &nan);
     }
-    best = argmax(z, n);
-    if (!(z[best] > -INFINITY))
+    if (!greedy) {
+        b->isa->divide(b->z, z, n, s->temperature);
+        z = b->z;
+        max = max / s->temperature;
+    }
+    if (!(max < INFINITY && max > -INFINITY))
         return;
-    out->token = greedy ? best : pick(s, z, n, best, c);
+    best = b->isa->find(z, n, max);
+    out->token = greedy ? best : pick(b, s, z, n, max, best);
     out->fault = 0;
     if (s->n_top >= 0)
-        describe(logits, n, s->n_top, out->token, log_z, out);
+        describe(b->isa, logits, n, raw_max, s->n_top, out->token, out);
 }
 
 static void score_row(const struct job *j, uint32_t i)
 {
     const float *row = j->logits + (size_t)i * j->n_vocab;
-    bool bad;
-    float log_z = kn_samp_log_z(row, j->n_valid, &bad);
+    float max;
 
-    j->out[i] = (struct kn_samp_out){.token = j->target[i], .fault = bad};
-    if (!bad)
-        describe(row, j->n_valid, j->n_top, j->target[i], log_z, &j->out[i]);
+    j->out[i] = (struct kn_samp_out){.token = j->target[i]};
+    if (is_sane(j->isa, row, j->n_valid, &max))
+        describe(j->isa, row, j->n_valid, max, j->n_top, j->target[i], &j->out[i]);
+    else
+        j->out[i].fault = 1;
 }
 
 static void run(void *ud, uint32_t tid)
 {
     const struct job *j = ud;
-    /* Candidates twice: the second half is scratch of top_k with top_p. */
-    struct cand *c = (struct cand *)(void *)(j->scratch + tid * j->row_bytes);
+    struct kn_cand *c = (struct kn_cand *)(void *)(j->scratch + tid * j->row_bytes);
     float *z = (float *)(void *)(c + 2 * (size_t)j->n_vocab);
-    uint32_t *count = (uint32_t *)(void *)(z + j->n_vocab), i;
+    struct bench b = {.isa = j->isa,
+                      .c = c,
+                      .spare = c + j->n_vocab,
+                      .z = z,
+                      .n_vocab = j->n_vocab,
+                      .count = (uint32_t *)(void *)(z + j->n_vocab)};
 
-    if (j->target == NULL)
-        memset(count, 0, j->n_vocab * sizeof(*count));
-    for (i = tid; i < j->n; i += j->n_threads) {
+    for (uint32_t i = tid; i < j->n; i += j->n_threads) {
         if (j->target != NULL)
             score_row(j, i);
         else
-            sample_row(j->logits + (size_t)i * j->n_vocab, kn_samp_n_valid(&j->s[i], j->n_vocab),
-                       &j->s[i], &j->out[i], z, count, c);
+            sample_row(&b, j->logits + (size_t)i * j->n_vocab,
+                       kn_samp_n_valid(&j->s[i], j->n_vocab), &j->s[i], &j->out[i]);
     }
 }
 
@@ -349,8 +324,9 @@ static int run_job(struct kn_dev *d, struct job *j)
 {
     uint32_t old = kn_fp_enter();
 
+    j->isa = d->isa->samp;
     j->n_threads = kn_pool_size(d->pool);
-    j->row_bytes = j->n_vocab * (2 * sizeof(struct cand) + sizeof(float) + sizeof(uint32_t));
+    j->row_bytes = j->n_vocab * (2 * sizeof(struct kn_cand) + sizeof(float) + sizeof(uint32_t));
     j->row_bytes = (j->row_bytes + PS_CACHE_LINE - 1) / PS_CACHE_LINE * PS_CACHE_LINE;
     j->scratch = kn_host_scratch(d, j->row_bytes * j->n_threads);
     if (j->n < 2) {
@@ -360,7 +336,7 @@ static int run_job(struct kn_dev *d, struct job *j)
         kn_pool_run(d->pool, run, j);
     }
     kn_fp_leave(old);
-    return 0;
+    return KN_OK;
 }
 
 int kn_cpu_sample(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_vocab,

@@ -19,6 +19,7 @@ static void math(char fn, const float *x, float *y, uint32_t n)
 
 const struct kn_isa kn_isa_scalar = {
     .name = "scalar",
+    .samp = &kn_samp_scalar,
     .lin = {.tile_rows = UINT32_MAX, .unit = 1, .run = run},
     .norm_rows = kn_ref_norm_rows,
     .qkv_row = kn_ref_qkv_row,

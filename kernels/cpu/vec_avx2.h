@@ -133,6 +133,28 @@ static inline vm vi_test(vi a, vi b) /* b holds one bit */
 {
     return vi_float(VEC_MAP2(vi, _mm256_cmpeq_epi32, vi_and(a, b), b));
 }
+static inline uint32_t vm_bits(vm m)
+{
+    return (uint32_t)_mm256_movemask_ps(m.a) | (uint32_t)_mm256_movemask_ps(m.b) << 8;
+}
+static inline __m256i vec_mul_wide(__m256i a, __m256i c, __m256i *hi)
+{
+    __m256i even = _mm256_mul_epu32(a, c), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), c);
+
+    *hi = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+}
+static inline vi vi_mul_wide(vi a, uint32_t c, vi *hi)
+{
+    vi m = vi_set1(c);
+
+    return (vi){vec_mul_wide(a.a, m.a, &hi->a), vec_mul_wide(a.b, m.b, &hi->b)};
+}
+static inline vi vi_count(void)
+{
+    return (vi){_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
+}
 static inline vf vf_first_n(vf v, vf rest, uint32_t n)
 {
     vi lane = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),

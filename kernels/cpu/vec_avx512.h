@@ -126,6 +126,23 @@ static inline vm vi_test(vi a, vi b) /* any bit of a & b */
 {
     return _mm512_test_epi32_mask(a, b);
 }
+static inline uint32_t vm_bits(vm m) /* bit i: lane i */
+{
+    return m;
+}
+static inline vi vi_mul_wide(vi a, uint32_t c,
+                             vi *hi) /* unsigned: the low word, and *hi the high one */
+{
+    vi m = vi_set1(c), even = _mm512_mul_epu32(a, m),
+       odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), m);
+
+    *hi = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+    return _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+}
+static inline vi vi_count(void) /* 0, 1, 2, ... */
+{
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 /* Sixteen bf16, or the low or high halves of sixteen bf16 pairs, as f32. */
 static inline vf vf_bf16(__m256i h)
 {

@@ -30,10 +30,8 @@ static const struct kn_ops ops = {
     .attn = kn_ref_attn,
     .silu_mul = kn_ref_silu_mul,
     .gather_rows = kn_ref_gather_rows,
-#ifdef KN_HAVE_SAMPLE
     .sample = kn_ref_sample,
     .score = kn_ref_score,
-#endif
 };
 
 static const struct kn_backend backend = {

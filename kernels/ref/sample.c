@@ -10,20 +10,15 @@
 #include "kernels/ref/ref.h"
 #include "kernels/sample.h"
 
-struct cand {
-    float z;
-    uint32_t id;
-};
-
 static int by_rank(const void *a, const void *b)
 {
-    const struct cand *x = a, *y = b;
+    const struct kn_cand *x = a, *y = b;
 
     return kn_before(x->z, x->id, y->z, y->id) ? -1 : 1;
 }
 
 /* How many of the sorted candidates survive top_k, top_p and min_p. by_id: scratch of n_vocab floats. */
-static uint32_t filter(const struct kn_samp *s, struct cand *c, uint32_t n, float *by_id,
+static uint32_t filter(const struct kn_samp *s, struct kn_cand *c, uint32_t n, float *by_id,
                        uint32_t n_vocab)
 {
     float lane[KN_LANES] = {0}, total, sum = 0.0f, max = c[0].z;
@@ -56,14 +51,13 @@ static uint32_t filter(const struct kn_samp *s, struct cand *c, uint32_t n, floa
     return n;
 }
 
-static uint32_t draw(const struct kn_samp *s, const struct cand *c, uint32_t n)
+static uint32_t draw(const struct kn_samp *s, const struct kn_cand *c, uint32_t n)
 {
-    uint32_t i, best = UINT32_MAX, word[KN_NOISE_IDS];
+    uint32_t i, best = UINT32_MAX;
     float best_v = -INFINITY, v;
 
     for (i = 0; i < n; i++) {
-        kn_noise_words(s->seed, s->pos, c[i].id / KN_NOISE_IDS, word);
-        v = c[i].z + kn_noise_gumbel(word[c[i].id % KN_NOISE_IDS]);
+        v = c[i].z + kn_noise_gumbel(kn_noise_word(s->seed, s->pos, c[i].id));
         if (best == UINT32_MAX || kn_before(v, c[i].id, best_v, best)) {
             best = c[i].id;
             best_v = v;
@@ -73,7 +67,7 @@ static uint32_t draw(const struct kn_samp *s, const struct cand *c, uint32_t n)
 }
 
 static void sample_row(const float *logits, uint32_t n, const struct kn_samp *s,
-                       struct kn_samp_out *out, float *row, uint32_t *count, struct cand *c)
+                       struct kn_samp_out *out, float *row, uint32_t *count, struct kn_cand *c)
 {
     uint32_t i, n_cand = 0;
     bool bad;
@@ -85,13 +79,16 @@ static void sample_row(const float *logits, uint32_t n, const struct kn_samp *s,
     memcpy(row, logits, n * sizeof(*row));
     kn_samp_adjust(s, row, n, count);
     for (i = 0; i < n; i++) {
-        if (row[i] > -INFINITY)
-            c[n_cand++] = (struct cand){
-                s->temperature < KN_GREEDY_BELOW ? row[i] : row[i] / s->temperature, i};
+        float z = s->temperature < KN_GREEDY_BELOW ? row[i] : row[i] / s->temperature;
+
+        if (z > -INFINITY)
+            c[n_cand++] = (struct kn_cand){z, i};
     }
     if (n_cand == 0)
         return;
     qsort(c, n_cand, sizeof(*c), by_rank);
+    if (!(c[0].z < INFINITY)) /* a penalty or a tiny temperature left the numbers */
+        return;
     out->token =
         s->temperature < KN_GREEDY_BELOW ? c[0].id : draw(s, c, filter(s, c, n_cand, row, n));
     out->fault = 0;
@@ -107,8 +104,8 @@ int kn_ref_sample(struct kn_dev *d, const float *logits, uint32_t n, uint32_t n_
                   const struct kn_samp *s, struct kn_samp_out *out)
 {
     uint8_t *mem =
-        kn_host_scratch(d, n_vocab * (sizeof(float) + sizeof(uint32_t) + sizeof(struct cand)));
-    struct cand *c = (struct cand *)(void *)mem;
+        kn_host_scratch(d, n_vocab * (sizeof(float) + sizeof(uint32_t) + sizeof(struct kn_cand)));
+    struct kn_cand *c = (struct kn_cand *)(void *)mem;
     float *row = (float *)(void *)(c + n_vocab);
     uint32_t *count = (uint32_t *)(void *)(row + n_vocab), old = kn_fp_enter(), i;
 

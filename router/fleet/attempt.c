@@ -151,7 +151,8 @@ static void tell_end(struct rt_fleet *f, struct rt_att *a)
     }
     if (!rt_view_tell(f, a->loop, &e))
         return;
-    a->prompt_scores = NULL; /* moved */
+    if (a->end == RT_END_FINISHED)
+        a->prompt_scores = NULL; /* moved */
     if (a->end == RT_END_FINISHED && a->peer != NULL)
         rt_link_send_attempt(f, a->peer, PB_FINACK, a->req, a->attempt, 0, 0);
     rt_att_free(f, a);

@@ -45,6 +45,7 @@ static void fini(struct fixture *x)
 {
     ps_map_fini(&x->p.cancels.index);
     ps_free(x->p.cancels.list);
+    ps_buf_fini(&x->f.buf);
 }
 
 static void digest_sees_names_and_counts_of_tokens(void **state)

@@ -58,6 +58,7 @@ int main(int argc, char **argv)
     c.port = (uint16_t)strtoul(argv[1], NULL, 10);
     c.seed = strtoull(argv[2], NULL, 10);
     c.n_streams = (uint32_t)strtoul(argv[3], NULL, 10);
+    c.n_long = 4;
     c.table_path = argv[4];
     c.inject = argv[5];
     d = wire_drive_start(&c, &err);

@@ -16,7 +16,7 @@
 
 enum {
     WIRE_VOCAB = 5000,
-    WIRE_CONTEXT = 4096,
+    WIRE_CONTEXT = 16384,
     WIRE_TABLE_SLOTS = 512,
     WIRE_OPEN_MAX = 200,    /* of one worker */
     WIRE_STREAMS_MAX = 256, /* of one driver */
@@ -61,7 +61,7 @@ struct wire_drive;
 struct wire_drive_conf {
     uint16_t port;
     uint64_t seed;
-    uint32_t n_streams;
+    uint32_t n_streams, n_long; /* n_long of 1,000 requests take many seconds */
     const char *inject, *table_path, *secret_file, *allow_file;
 };
 

@@ -5,9 +5,13 @@
 #include "common/buf.h"
 #include "tests/fault/wire_fake.h"
 
+enum {
+    STUCK_US = 15000000
+}; /* several times every timer of the protocol, but the 30 s of the last */
+
 struct stream {
     bool used, in_flight, accepted;
-    uint64_t req, seed, retry_us;
+    uint64_t req, seed, retry_us, progress_us;
     uint32_t gen, attempt, worker, n_total, n_have, n_prompt;
     bool logprobs, scores;
 };
@@ -19,7 +23,7 @@ struct wire_drive {
     struct ps_rng rng;
     struct wire_table *table;
     struct stream streams[WIRE_STREAMS_MAX];
-    uint32_t n_streams, n_open, gen, next_slot;
+    uint32_t n_streams, n_open, gen, n_long;
 };
 
 static void wrong(struct wire_drive *d, const struct stream *s, const char *what)
@@ -97,18 +101,21 @@ static void dispatch(struct wire_drive *d, struct stream *s, uint64_t now_us)
     set_entry(d, s);
 }
 
-static void start_stream(struct wire_drive *d, struct stream *s)
+static void start_stream(struct wire_drive *d, struct stream *s, uint64_t now_us)
 {
-    uint64_t kind = ps_rng_below(&d->rng, 100);
+    uint64_t kind = ps_rng_below(&d->rng, 1000);
     uint32_t n = 1 + (uint32_t)ps_rng_below(&d->rng, 40);
 
-    if (kind < 3) /* long enough to live through a fault */
+    if (kind < 30) /* long enough to live through a fault */
         n = 300 + (uint32_t)ps_rng_below(&d->rng, 900);
+    else if (kind < 30 + d->n_long) /* an orphan of it would not end by itself */
+        n = 6000 + (uint32_t)ps_rng_below(&d->rng, 6000);
     memset(s, 0, sizeof(*s));
     s->used = true;
     s->req = RT_REQ_ID(0, ++d->gen, (uint64_t)(s - d->streams));
     s->seed = ps_rng_u64(&d->rng);
     s->n_total = n;
+    s->progress_us = now_us;
     s->n_prompt = 1 + (uint32_t)ps_rng_below(&d->rng, 50);
     s->logprobs = ps_rng_below(&d->rng, 8) == 0;
     s->scores = ps_rng_below(&d->rng, 16) == 0;
@@ -171,6 +178,7 @@ static void on_event(struct wire_drive *d, const struct rt_event *e, uint64_t no
         wrong(d, s, "event of an attempt that is not current");
         return;
     }
+    s->progress_us = now_us;
     switch (e->kind) {
     case RT_EV_ACCEPTED:
         if (s->accepted)
@@ -227,9 +235,13 @@ void wire_drive_turn(struct wire_drive *d, bool more)
         struct stream *s = &d->streams[i];
 
         if (!s->used && more)
-            start_stream(d, s);
+            start_stream(d, s, now_us);
         if (s->used && !s->in_flight && now_us >= s->retry_us)
             dispatch(d, s, now_us);
+        if (s->used && now_us - s->progress_us > STUCK_US) {
+            wrong(d, s, "stuck");
+            s->progress_us = now_us;
+        }
         if (s->used)
             maybe_cancel(d, s);
     }
@@ -257,6 +269,7 @@ struct wire_drive *wire_drive_start(const struct wire_drive_conf *c, struct ps_b
     ps_clock_real(&d->clock);
     ps_rng_seed(&d->rng, c->seed);
     d->n_streams = c->n_streams;
+    d->n_long = c->n_long;
     PS_ASSERT(ps_wake_init(&d->wake) == 0);
     if (rt_fleet_create(&d->f, &conf, &d->clock, err) != 0) {
         ps_wake_fini(&d->wake);

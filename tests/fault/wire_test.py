@@ -9,6 +9,7 @@ import argparse
 import mmap
 import os
 import random
+import shutil
 import signal
 import socket
 import struct
@@ -20,6 +21,7 @@ import time
 HEAD, SLOT, SLOTS = 128, 24, 512
 INJECT = "seed=%d,drop=0.01,dup=0.01,delay=0.009,delay_ms=60,late=0.001,late_ms=1500"
 POLL_S = 0.02
+OUTAGE_S, OUTAGE_EVERY_S = 6.0, 30.0
 # Generous: the machine may be busy. What was measured is printed.
 ORPHAN_MAX_S, ORPHAN_DEAD_MAX_S, CONVERGE_MAX_S = 3.5, 4.5, 2.5
 
@@ -138,6 +140,17 @@ def fault(rng, workers, drivers, later, counts):
         later.append((now + rng.uniform(0, 1.5), "start", p))
 
 
+def long_outage(drivers, later, counts):
+    """A router that stays away longer than its workers wait for it."""
+    p = next((d for d in drivers if d.p is not None and not d.stopped), None)
+    if p is None:
+        return False
+    p.kill()
+    later.append((time.monotonic() + OUTAGE_S, "start", p))
+    counts["outage_r"] = counts.get("outage_r", 0) + 1
+    return True
+
+
 def end_due(later, now):
     for item in [i for i in later if i[0] <= now]:
         later.remove(item)
@@ -167,7 +180,7 @@ def converge(obs, procs, seconds):
     return last
 
 
-def finish(drivers, workers, obs):
+def finish(drivers, workers):
     bad = []
     for d in drivers:
         d.p.terminate()
@@ -219,7 +232,7 @@ def main():
     procs, later, counts = drivers + workers, [], {}
     obs = Observer(workers, drivers)
     t0 = time.monotonic()
-    next_fault = t0 + 2
+    next_fault, next_outage = t0 + 2, t0 + 5
     try:
         while True:
             now = time.monotonic()
@@ -231,6 +244,8 @@ def main():
             if now >= next_fault:
                 fault(rng, workers, drivers, later, counts)
                 next_fault = now + rng.expovariate(1 / a.fault_every)
+            if now >= next_outage and long_outage(drivers, later, counts):
+                next_outage = now + OUTAGE_EVERY_S
             end_due(later, now)
             check_alive(procs)
             obs.look()
@@ -239,7 +254,7 @@ def main():
             end_due([item], float("inf"))
         took = converge(obs, procs, 4.0)
         totals = [sum(x) for x in zip(*(d.counters() for d in drivers))]
-        bad = finish(drivers, workers, obs)
+        bad = finish(drivers, workers)
     finally:
         for p in procs:
             if p.p is not None and p.p.poll() is None:
@@ -257,6 +272,8 @@ def main():
         bad.append("the open sets did not become equal")
     for b in bad:
         print("FAILED:", b)
+    if not bad:
+        shutil.rmtree(tmp)
     return 1 if bad else 0
 
 

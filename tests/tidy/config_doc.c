@@ -29,13 +29,16 @@ int main(int argc, char **argv)
     size_t n;
     FILE *f;
 
-    ps_buf_add_str(&want, "# Configuration\n\nMade from the programs' option tables; do not edit. Precedence: flag, "
-                          "environment, file (--config), default.\n\n");
-    add(&want, "router", "penstock-router [options]", "HTTP in front, workers behind.", rt_conf_opts,
-        PS_ARRAY_LEN(rt_conf_opts));
-    add(&want, "worker", "penstock-worker [options]", "Runs a model for the routers it dials.", wk_conf_opts,
-        PS_ARRAY_LEN(wk_conf_opts));
-    add(&want, "serve", "penstock serve [options]", "One router and N workers on this host, supervised.", cli_serve_opts,
+    ps_buf_add_str(
+        &want,
+        "# Configuration\n\nMade from the programs' option tables; do not edit. Precedence: flag, "
+        "environment, file (--config), default.\n\n");
+    add(&want, "router", "penstock-router [options]", "HTTP in front, workers behind.",
+        rt_conf_opts, PS_ARRAY_LEN(rt_conf_opts));
+    add(&want, "worker", "penstock-worker [options]", "Runs a model for the routers it dials.",
+        wk_conf_opts, PS_ARRAY_LEN(wk_conf_opts));
+    add(&want, "serve", "penstock serve [options]",
+        "One router and N workers on this host, supervised.", cli_serve_opts,
         PS_ARRAY_LEN(cli_serve_opts));
     add(&want, "chat", "penstock chat [options]", "Talks to a running cluster.", cli_chat_opts,
         PS_ARRAY_LEN(cli_chat_opts));
@@ -49,7 +52,8 @@ int main(int argc, char **argv)
             (void)fclose(f);
         same = have.len == want.len && memcmp(have.data, want.data, want.len) == 0;
         if (!same)
-            (void)fprintf(stderr, "%s is out of date: run this program without arguments into it\n", argv[1]);
+            (void)fprintf(stderr, "%s is out of date: run this program without arguments into it\n",
+                          argv[1]);
     }
     ps_buf_fini(&want);
     ps_buf_fini(&have);
