@@ -47,7 +47,8 @@ static bool chance(struct ps_rng *r, uint32_t percent)
 static void random_row(struct ps_rng *r, float *row, uint32_t n)
 {
     static const float scales[] = {0.0f, 0.01f, 1.0f, 3.0f, 10.0f, 1000.0f};
-    float scale = scales[ps_rng_below(r, PS_ARRAY_LEN(scales))], shift = 50.0f * normal(r);
+    float scale = scales[ps_rng_below(r, PS_ARRAY_LEN(scales))];
+    float shift = chance(r, 50) ? 0.0f : 50.0f * normal(r);
     bool ties = chance(r, 30), masked = chance(r, 20);
     uint32_t i;
 
@@ -55,7 +56,8 @@ static void random_row(struct ps_rng *r, float *row, uint32_t n)
         row[i] = scale * normal(r);
         if (ties)
             row[i] = floorf(row[i]);
-        row[i] += chance(r, 50) ? 0.0f : shift / (float)n;
+        if (shift != 0.0f && chance(r, 50)) /* else zeros of both signs stay */
+            row[i] += shift / (float)n;
         if (masked && chance(r, 40))
             row[i] = -INFINITY;
     }
@@ -74,7 +76,7 @@ static void random_samp(struct ps_rng *r, struct kn_samp *s, struct lists *l, ui
                      : chance(r, 10) ? 1e-4f
                                      : 0.05f + 2.0f * (float)ps_rng_unit(r);
     if (chance(r, 40))
-        s->top_p = chance(r, 10) ? 0.0f : (float)ps_rng_unit(r);
+        s->top_p = chance(r, 10) ? 0.0f : chance(r, 20) ? 0.5f : (float)ps_rng_unit(r);
     if (chance(r, 30))
         s->min_p = chance(r, 10) ? 1.0f : 0.3f * (float)ps_rng_unit(r);
     if (chance(r, 40))

@@ -22,7 +22,7 @@ PYTHON = os.environ.get("PENSTOCK_PYTHON", "python3")
 STAGES = [
     ("rules of the tree", "build", "gcc", [], ["tidy"], 300),
     ("unit tests", "build", "gcc", [], ["unit"], 900),
-    ("clang", "build-clang", "clang", ["-Dtests=enabled"], [], 600),
+    ("clang", "build-clang", "clang", [], [], 600),
     ("ASan and UBSan", "build-asan", "gcc", ["-Db_sanitize=address,undefined"], ["unit", "fuzz"], 1800),
     ("TSan", "build-tsan", "gcc", ["-Db_sanitize=thread"], ["threads"], 900),
     ("references", "build", "gcc", [], ["golden"], 1200),
@@ -51,7 +51,7 @@ def build(directory, compiler, options):
     path = os.path.join(ROOT, directory)
     # The Rust part does not depend on the C compiler or its sanitizers: built once for all directories.
     env = dict(os.environ, CC=compiler, PENSTOCK_CARGO_DIR=os.path.join(ROOT, "build", "cargo"))
-    setup = ["meson", "setup", path, "-Dcargo=" + CARGO, "-Dtests=enabled",
+    setup = ["meson", "setup", path, "-Dcargo=" + CARGO, "-Dtests=enabled", "-Dbench=enabled",
              "-Dpython=" + PYTHON, *options]
     if os.path.exists(os.path.join(path, "build.ninja")):
         setup.append("--reconfigure")

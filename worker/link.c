@@ -7,7 +7,13 @@
 #include "common/mq/zap.h"
 #include "worker/link_internal.h"
 
-enum { SOCKETS_MAX = 1024, BYE_LINGER_MS = 100, IDLE_WAIT_MS = 100, OUT_BURST = 16 };
+enum {
+    SOCKETS_MAX = 1024,
+    BYE_LINGER_MS = 100,
+    IDLE_WAIT_MS = 100,
+    OUT_BURST = 16,
+    ATTEMPTS_MAX = 1 << 17, /* a list of four times as many fits one frame */
+};
 
 /* ---- what arrives ---- */
 
@@ -279,6 +285,10 @@ static int set_up(struct wk_link *l, const struct wk_link_conf *conf)
         ps_error("no keys for the link", "why=\"%s\"", err);
         return PS_FAULT(-EINVAL);
     }
+    if (l->keys.on && l->keys.server[0] == '\0') {
+        ps_error("keys without the router's public key", "file=%s", conf->curve_secret_file);
+        return PS_FAULT(-EINVAL);
+    }
     r = ps_mq_raise_nofile(SOCKETS_MAX);
     if (r == 0)
         r = ps_mq_create(&l->mq, SOCKETS_MAX);
@@ -300,7 +310,7 @@ int wk_link_create(struct wk_link **out, const struct wk_link_conf *conf,
     uint32_t n = conf->n_attempts_max;
     int r;
 
-    PS_ASSERT(n > 0 && n < (1u << 24) && conf->info.uid != 0 && conf->info.incarnation != 0);
+    PS_ASSERT(n > 0 && n <= ATTEMPTS_MAX && conf->info.uid != 0 && conf->info.incarnation != 0);
     l->info = conf->info;
     l->limits = (struct pb_limits){.n_vocab = conf->info.n_vocab, .context = conf->info.context};
     l->clock = clock;

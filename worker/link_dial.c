@@ -271,6 +271,11 @@ void wk_dial_on_welcome(struct wk_link *l, struct wk_dial *d, const struct pb_ms
         m->head.rinc == 0)
         return;
     older = joined_by_rinc(l, m->head.rinc, d);
+    if (older != NULL && older->epoch > m->head.epoch) { /* not older: that link came after us */
+        d->shadow_rinc = m->head.rinc;
+        wk_dial_close(l, d, WK_BACKOFF_MAX_US, 0);
+        return;
+    }
     if (older != NULL)
         take_over(l, d, older);
     if (m->head.rinc != d->route->rinc) {

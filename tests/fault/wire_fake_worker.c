@@ -39,12 +39,13 @@ static void doze(struct wire_worker *w, uint32_t us)
 /* The ring holds many steps; if it is full for 30 s the I/O thread is stuck. */
 static void push(struct wire_worker *w, const struct wk_out *o)
 {
-    for (int i = 0; i < 30000; i++) {
-        if (wk_link_push(w->link, o))
-            return;
+    bool taken = wk_link_push(w->link, o);
+
+    for (int i = 0; i < 30000 && !taken; i++) {
         doze(w, 1000);
+        taken = wk_link_push(w->link, o);
     }
-    PS_ASSERT(!"the link does not take events");
+    PS_ASSERT(taken);
 }
 
 static void set_entry(struct wire_worker *w, uint32_t handle, const struct pb_submit *s)

@@ -22,8 +22,8 @@ enum { WAIT_MS = 15000, STEP_US = 500, STREAMS = 48 };
 struct pair {
     struct wire_drive *d;
     struct wire_worker *w[3];
-    char router[64];
-    const char *routers[1];
+    char router[64], same[64]; /* one router by two addresses */
+    const char *routers[2];
 };
 
 static void open_drive(struct pair *p, const struct wire_drive_conf *c)
@@ -36,7 +36,10 @@ static void open_drive(struct pair *p, const struct wire_drive_conf *c)
     ps_buf_fini(&err);
     snprintf(p->router, sizeof(p->router), "tcp://127.0.0.1:%u",
              rt_fleet_port(wire_drive_fleet(p->d)));
+    snprintf(p->same, sizeof(p->same), "tcp://[::ffff:127.0.0.1]:%u",
+             rt_fleet_port(wire_drive_fleet(p->d)));
     p->routers[0] = p->router;
+    p->routers[1] = p->same;
 }
 
 static struct wire_worker *open_worker(const struct pair *p, uint64_t uid, const char *inject)
@@ -190,6 +193,36 @@ static void drained_worker_finishes_and_takes_nothing_new(void **state)
     wire_drive_stop(p.d);
 }
 
+static void two_addresses_of_one_router_are_one_link(void **state)
+{
+    struct wire_worker_conf wc = {.n_routers = 2,
+                                  .uid = 1,
+                                  .inject = "",
+                                  .secret_file = "",
+                                  .server_key_file = "",
+                                  .step_us = STEP_US};
+    uint64_t until;
+    struct pair p;
+
+    (void)state;
+    open_drive(&p, &plain);
+    wc.routers = p.routers;
+    p.w[0] = wire_worker_start(&wc);
+    wait_live(&p, 1);
+    run_to(&p, 50);
+    until = now_ms() + 600; /* several times what a second dial takes */
+    while (now_ms() < until) {
+        wire_drive_turn(p.d, true);
+        assert_true(wire_worker_n_joined(p.w[0]) <= 1);
+    }
+    run_to(&p, atomic_load(&wire_drive_table(p.d)->n_completed) + 50);
+    assert_int_equal(wire_worker_n_joined(p.w[0]), 1);
+    assert_int_equal(atomic_load(&wire_drive_table(p.d)->n_lost), 0);
+    settle(&p, 1);
+    wire_worker_stop(p.w[0], true);
+    wire_drive_stop(p.d);
+}
+
 static void key_file(char path[64], const char *text)
 {
     int fd;
@@ -283,6 +316,7 @@ int main(void)
         cmocka_unit_test(streams_are_whole_under_heavy_loss),
         cmocka_unit_test(restarted_worker_loses_its_attempts_and_the_rest_goes_on),
         cmocka_unit_test(drained_worker_finishes_and_takes_nothing_new),
+        cmocka_unit_test(two_addresses_of_one_router_are_one_link),
         cmocka_unit_test(only_an_allowed_key_joins_and_only_as_its_own_uid),
         cmocka_unit_test(public_bind_without_keys_is_refused),
     };
