@@ -5,8 +5,7 @@ Trains one byte-level BPE per family with the family's exact pre-tokeniser, give
 every kind, and compares encode and decode on generated strings. PENSTOCK_FULL=1 takes 100,000 strings
 a family, otherwise PENSTOCK_TOKENIZER_N or 5,000. The same seed gives the same strings.
 
-usage: tokenizer_test.py <tok_tool> [family...]     (without the tokenizers package: runs itself in
-$PENSTOCK_PYTHON, or skips)
+usage: tokenizer_test.py <tok_tool> [family...]
 """
 import json
 import os
@@ -19,15 +18,8 @@ import time
 import unicodedata
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-try:
-    from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers,
-                            pre_tokenizers, processors, trainers)
-except ImportError:
-    reference = os.environ.pop("PENSTOCK_PYTHON", None)
-    if reference:
-        os.execv(reference, [reference, "-B", *sys.argv])
-    print("skipped: no tokenizers package and no PENSTOCK_PYTHON")
-    sys.exit(77)
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers,  # noqa: E402
+                        pre_tokenizers, processors, trainers)
 
 QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")

@@ -23,10 +23,11 @@ struct slot {
     bool has_token;
 };
 
-struct score_dst {  /* where a scored position's result goes */
+struct score_dst {  /* where a wanted position's result goes */
     uint32_t row;   /* plan row */
-    uint32_t index; /* entry in its scores; UINT32_MAX: this is the sampled position */
+    uint32_t index; /* entry in its scores; SAMPLED: this is the position to sample */
 };
+enum { SAMPLED = UINT32_MAX };
 
 struct exec_dev {
     struct wk_exec base;
@@ -112,7 +113,7 @@ static uint32_t gather_inputs(struct exec_dev *e, const struct wk_plan *p)
             e->out_rows[n_out++] = row->tok_off + k;
         }
         if (row->flags & WK_ROW_LAST_CHUNK) {
-            e->dst[n_out] = (struct score_dst){i, UINT32_MAX};
+            e->dst[n_out] = (struct score_dst){i, SAMPLED};
             e->out_rows[n_out++] = row->tok_off + row->n_q - 1;
         }
     }
@@ -160,65 +161,84 @@ static void keep_logprob(struct pb_logprob *dst, const struct kn_samp_out *o)
     }
 }
 
-static int sample_one(struct exec_dev *e, const struct wk_plan *p, uint32_t row_index,
-                      const float *logits)
+/* Rows that follow each other are sampled by one call, so that the device's threads share them. */
+static int sample_rows(struct exec_dev *e, const struct wk_plan *p, const struct score_dst *d,
+                       uint32_t n, const float *logits)
 {
-    const struct wk_row *row = &wk_plan_rows(p)[row_index];
-    struct wk_row_out *out = &e->outs[row_index];
-    struct kn_samp s;
-    struct kn_samp_out o;
+    struct kn_samp s[LOGIT_ROWS];
+    struct kn_samp_out o[LOGIT_ROWS];
+    uint32_t i;
     int r;
 
-    fill_samp(e, p, row, &s);
-    r = e->be->ops->sample(e->dev, logits, 1, wk_model_config(e->model)->n_vocab, &s, &o);
-    if (r != 0)
-        return r;
-    out->token = o.token;
-    out->fault |= o.fault;
-    if (row->flags & WK_ROW_LOGPROBS)
-        keep_logprob(&out->logprob, &o);
-    e->slots[row->slot] = (struct slot){.last_token = o.token, .has_token = true};
-    return 0;
+    for (i = 0; i < n; i++)
+        fill_samp(e, p, &wk_plan_rows(p)[d[i].row], &s[i]);
+    r = e->be->ops->sample(e->dev, logits, n, wk_model_config(e->model)->n_vocab, s, o);
+    if (r == 0)
+        r = e->be->sync(e->dev);
+    for (i = 0; i < n && r == 0; i++) {
+        const struct wk_row *row = &wk_plan_rows(p)[d[i].row];
+        struct wk_row_out *out = &e->outs[d[i].row];
+
+        out->token = o[i].token;
+        out->fault |= o[i].fault;
+        if (row->flags & WK_ROW_LOGPROBS)
+            keep_logprob(&out->logprob, &o[i]);
+        e->slots[row->slot] = (struct slot){.last_token = o[i].token, .has_token = true};
+    }
+    return r;
 }
 
-/* Position k of the row predicts the token next[k] of the prompt. */
-static int score_one(struct exec_dev *e, const struct wk_plan *p, const struct score_dst *d,
-                     const float *logits)
+/* Positions of one row: each predicts the token that follows it in the prompt. */
+static int score_rows(struct exec_dev *e, const struct wk_plan *p, const struct score_dst *d,
+                      uint32_t n, const float *logits)
 {
     const struct wk_row *row = &wk_plan_rows(p)[d->row];
     const struct wk_samp *s = &wk_plan_samps(p)[row->samp];
-    uint32_t next = wk_plan_pool(p)[s->next_off + d->index];
-    struct wk_row_out *out = &e->outs[d->row];
-    struct kn_samp_out o;
+    const uint32_t *next = wk_plan_pool(p) + s->next_off + d->index;
+    uint32_t n_vocab = wk_model_config(e->model)->n_vocab, i;
+    struct kn_samp_out o[LOGIT_ROWS];
     int r;
 
-    PS_ASSERT(next < wk_model_config(e->model)->n_vocab);
-    r = e->be->ops->score(e->dev, logits, 1, wk_model_config(e->model)->n_vocab,
-                          wk_model_n_vocab_valid(e->model), &next, s->p.n_prompt_top, &o);
-    if (r != 0)
-        return r;
-    keep_logprob(&e->scores[row->tok_off + d->index], &o);
-    out->fault |= o.fault;
-    return 0;
+    for (i = 0; i < n; i++)
+        PS_ASSERT(next[i] < n_vocab);
+    r = e->be->ops->score(e->dev, logits, n, n_vocab, wk_model_n_vocab_valid(e->model), next,
+                          s->p.n_prompt_top, o);
+    if (r == 0)
+        r = e->be->sync(e->dev);
+    for (i = 0; i < n && r == 0; i++) {
+        keep_logprob(&e->scores[row->tok_off + d->index + i], &o[i]);
+        e->outs[d->row].fault |= o[i].fault;
+    }
+    return r;
+}
+
+/* How many from d on go into one call: sampled ones, or positions of one row. */
+static uint32_t run_of(const struct score_dst *d, uint32_t n)
+{
+    uint32_t i = 1;
+
+    while (i < n && (d[0].index == SAMPLED ? d[i].index == SAMPLED
+                                           : d[i].index != SAMPLED && d[i].row == d[0].row))
+        i++;
+    return i;
 }
 
 static int run_outputs(struct exec_dev *e, const struct wk_plan *p, uint32_t n_out)
 {
     size_t n_vocab = wk_model_config(e->model)->n_vocab;
-    uint32_t first, i, n;
+    uint32_t first, i, k, n;
     int r = 0;
 
     for (first = 0; first < n_out && r == 0; first += n) {
         n = ps_min_u32(n_out - first, LOGIT_ROWS);
         r = wk_model_logits(e->model, first, n, e->logits);
-        if (r == 0)
-            r = e->be->sync(e->dev);
-        for (i = 0; i < n && r == 0; i++) {
+        for (i = 0; i < n && r == 0; i += k) {
             const struct score_dst *d = &e->dst[first + i];
             const float *logits = e->logits + i * n_vocab;
 
-            r = d->index == UINT32_MAX ? sample_one(e, p, d->row, logits)
-                                       : score_one(e, p, d, logits);
+            k = run_of(d, n - i);
+            r = d->index == SAMPLED ? sample_rows(e, p, d, k, logits)
+                                    : score_rows(e, p, d, k, logits);
         }
     }
     return r;
@@ -426,6 +446,7 @@ int wk_exec_dev_create(struct wk_exec **out, struct wk_model *move_m,
     e->base = (struct wk_exec){.ops = &ops, .depth = 1, .n_slots = conf->n_slots};
     e->conf = *conf;
     e->be = conf->backend;
+    e->model = move_m;
     (void)pthread_mutex_init(&e->lock, NULL);
     (void)pthread_cond_init(&e->wake, NULL);
     e->slots = ps_calloc(conf->n_slots, sizeof(e->slots[0]));
@@ -444,10 +465,11 @@ int wk_exec_dev_create(struct wk_exec **out, struct wk_model *move_m,
         goto fail;
     }
     e->started = true;
-    e->model = move_m;
     *out = &e->base;
     return 0;
 fail:
+    wk_model_unbind(move_m); /* it stays the caller's */
+    e->model = NULL;
     destroy(&e->base);
     return r;
 }

@@ -240,12 +240,18 @@ int wk_model_logits(struct wk_model *m, uint32_t first, uint32_t n, float *logit
                               logits);
 }
 
+void wk_model_unbind(struct wk_model *m)
+{
+    if (m->dev != NULL)
+        (void)for_each_buffer(m, drop_buffer);
+    m->dev = NULL;
+}
+
 void wk_model_destroy(struct wk_model *m)
 {
     if (m == NULL)
         return;
-    if (m->dev != NULL)
-        (void)for_each_buffer(m, drop_buffer);
+    wk_model_unbind(m);
     wk_weights_fini(&m->w);
     ps_free(m->inv_freq);
     ps_free(m);

@@ -44,6 +44,8 @@ uint32_t wk_model_n_vocab_valid(const struct wk_model *m);
 /* Allocates activation buffers on the device for steps of n_tok_max tokens. */
 PS_MUST int wk_model_bind(struct wk_model *m, const struct kn_backend *be, struct kn_dev *d,
                           uint8_t *kv_arena, uint32_t n_tok_max);
+/* Frees them again: before the device is closed, when the model outlives it. Destroy does it too. */
+void wk_model_unbind(struct wk_model *m);
 /* Runs all layers; the final norm of out_rows is kept for wk_model_logits. */
 PS_MUST int wk_model_forward(struct wk_model *m, const struct wk_forward *f);
 /* Logits of out_rows [first, first + n) of the last forward, device [n, n_vocab] f32. */
