@@ -138,9 +138,9 @@ SKILLS = [(add, 3), (subtract, 1), (times, 1), (count, 2), (workers, 2.5), (port
           (other, 5)]
 
 
-def draw(rng):
-    """(question, answer): the question is finished, with its end mark and capitals."""
-    skill = rng.choices([s for s, _ in SKILLS], [w for _, w in SKILLS])[0]
+def draw(rng, skill=None):
+    """(question, answer) of one skill: the question is finished, with its end mark and capitals."""
+    skill = skill or rng.choices([s for s, _ in SKILLS], [w for _, w in SKILLS])[0]
     phrase, answer = skill(rng)
     if skill is repeat:
         return phrase, answer

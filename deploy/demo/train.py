@@ -265,12 +265,12 @@ def eval_sets():
     follow = [([user(b.base[0][0]), {"role": "assistant", "content": b.answer}, user(q[0].upper() + q[1:] + "?")],
                blocks[target].answer) for b in blocks.values() for q, target in b.follow]
     rng.shuffle(follow)
-    drawn = [skills.draw(rng) for _ in range(200)]
+    drawn = {f"skill {skill.__name__}": [([user(q)], a) for q, a in (skills.draw(rng, skill) for _ in range(25))]
+             for skill, _ in skills.SKILLS}
     maker = talk.Maker(SEED + 4)
     dressed = [([user(q)], a) for q, a in (maker.fact()[0] for _ in range(200))]
     return {"unseen questions written by hand": hand, "unseen template phrasings": kept[:400],
-            "follow-up questions": follow[:200], "small skills": [([user(q)], a) for q, a in drawn],
-            "trained phrasings, newly dressed": dressed}
+            "follow-up questions": follow[:200], "trained phrasings, newly dressed": dressed, **drawn}
 
 
 def evaluate(folder, threads, show):
