@@ -117,6 +117,11 @@ bool rt_model_resolve(const struct rt_model *m, struct rt_str name, const char *
            (tail != name.s) != (strchr(m->name, '/') != NULL); /* only one of them has a path */
 }
 
+uint32_t rt_model_n_vocab(const struct rt_model *m)
+{
+    return m->conf.n_vocab > 0 ? m->conf.n_vocab : ps_tok_n_vocab(m->tok);
+}
+
 /* ---- what excludes each other ---- */
 
 static bool fail(struct rt_fail *f, enum rt_fail_row row, const char *param, const char *text)

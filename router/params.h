@@ -75,3 +75,5 @@ void rt_params_kwargs(const struct rt_params *p, struct ps_buf *out);
  * gets the name for answers: the served one, or the client's own when an alias matched (a view). False: unknown.
  */
 bool rt_model_resolve(const struct rt_model *m, struct rt_str name, const char **out_shown);
+/* Ids a request may name: the model's rows, which may be more than the tokenizer's (padding). */
+uint32_t rt_model_n_vocab(const struct rt_model *m);

@@ -93,13 +93,13 @@ static bool read_stop_ids(struct rt_check *c, const struct ps_json *v)
 {
     struct rt_params *p = P(c);
 
-    return rt_check_ids(c, v, ps_tok_n_vocab(p->model->tok), PB_MAX_STOP_IDS, &p->stop_ids,
+    return rt_check_ids(c, v, rt_model_n_vocab(p->model), PB_MAX_STOP_IDS, &p->stop_ids,
                         &p->n_stop_ids);
 }
 
 static bool read_bias_id(struct rt_check *c, const char *key, uint32_t *out)
 {
-    uint32_t n_vocab = ps_tok_n_vocab(P(c)->model->tok);
+    uint32_t n_vocab = rt_model_n_vocab(P(c)->model);
     unsigned long id;
     char *end;
 

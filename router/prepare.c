@@ -299,7 +299,7 @@ static bool prompt_from_ids(struct rt_call *c, const struct ps_json *v, struct r
 
     if (ps_json_n(v) == 0)
         return bad_prompt(c, RT_E6_VALUE, "'prompt' must not be empty");
-    if (!rt_check_ids(&check, v, ps_tok_n_vocab(c->p.model->tok), UINT32_MAX, &pr->ids.ids,
+    if (!rt_check_ids(&check, v, rt_model_n_vocab(c->p.model), UINT32_MAX, &pr->ids.ids,
                       &pr->ids.n))
         return false;
     pr->ids.cap = pr->ids.n;

@@ -148,7 +148,8 @@ int rt_text_submit(struct rt_loop *l, struct rt_text_job *j, size_t n_bytes)
     }
     PS_ASSERT(l->index < t->n_lanes);
     lane = &t->lanes[l->index];
-    lane->loop = l; /* before the push publishes it to the pool's thread */
+    if (lane->loop == NULL)
+        lane->loop = l; /* once, before the first push publishes it to the pool's thread */
     if (lane->n_open == RING_JOBS || ps_ring_push(lane->todo, &j) != PS_RING_OK)
         return RT_TEXT_E_FULL;
     lane->n_open++;

@@ -104,6 +104,23 @@ static void messages_go_both_ways_and_the_end_is_seen(void **state)
     world_close(&w);
 }
 
+/* Closed sockets are reaped by another thread, so room may come a little later; a leak never ends. */
+static struct ps_mq_sock *open_when_room(struct world *w)
+{
+    struct ps_mq_sock *d = NULL;
+    int r = PS_MQ_E_SOCKETS;
+
+    for (int i = 0; i < 300 && r == PS_MQ_E_SOCKETS; i++) {
+        r = ps_mq_dealer_open(&d, w->q, &no_keys, w->endpoint, (const uint8_t *)"a", 1);
+        if (r == PS_MQ_E_SOCKETS) {
+            ps_mq_set_clear(w->set);
+            ps_mq_wait(w->set, 10);
+        }
+    }
+    assert_int_equal(r, PS_MQ_OK);
+    return d;
+}
+
 static void refused_connection_counts_as_lost_and_sockets_do_not_leak(void **state)
 {
     struct world w;
@@ -113,10 +130,8 @@ static void refused_connection_counts_as_lost_and_sockets_do_not_leak(void **sta
     ps_mq_close(w.r, 0);
     w.r = NULL;
     for (int i = 0; i < 200; i++) { /* three sockets each, and the context has 64 */
-        struct ps_mq_sock *d;
+        struct ps_mq_sock *d = open_when_room(&w);
 
-        assert_int_equal(ps_mq_dealer_open(&d, w.q, &no_keys, w.endpoint, (const uint8_t *)"a", 1),
-                         PS_MQ_OK);
         assert_true(wait_lost(&w, d));
         ps_mq_close(d, 0);
     }

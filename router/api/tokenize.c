@@ -261,7 +261,7 @@ static bool decode_one(struct rt_job *j, const struct ps_json *v, const struct t
     struct ps_buf text = PS_BUF_INIT;
     uint32_t *ids = NULL, n = 0;
 
-    if (!rt_check_ids(&c, v, ps_tok_n_vocab(tok), UINT32_MAX, &ids, &n))
+    if (!rt_check_ids(&c, v, rt_model_n_vocab(&j->router->model), UINT32_MAX, &ids, &n))
         return false;
     ps_buf_reserve(&text, 0);
     ps_tok_decode(tok, ids, n, p->skip_special == 1, &text);

@@ -1224,6 +1224,75 @@ def _():
     assert {k: after[k] - before[k] for k in want} == want
 
 
+# ---- workers that die, routers that stop ----
+
+class Running:
+    """A long stream in a thread of its own."""
+
+    def __init__(self, text, n, **more):
+        self.answer, self.error = Answer(), None
+        self.body = {"prompt": text, "max_tokens": n, "ignore_eos": True, "temperature": 0, **more}
+        self.c = Conn(W["port"])
+        self.c.send(message("POST", "/v1/completions", {**self.body, "stream": True}))
+        self.answer = self.c.head()
+        self.chunks = self.answer.chunks
+        self.take(3)
+
+    def take(self, n):
+        for _ in range(n):
+            self.chunks.append(self.c.chunk())
+
+    def finish(self):
+        while data := self.c.chunk():
+            self.chunks.append(data)
+        self.c.s.close()
+        self.answer.body = b"".join(self.chunks)
+        return self.answer
+
+
+@case("two", "C098", "a stream outlives its worker")
+def _():
+    prompts = [f"{i} is a number and the router" for i in range(6)]
+    want = [good(completion(prompt=p, max_tokens=1500, ignore_eos=True)).json()["choices"][0]["text"] for p in prompts]
+    running_ones = [Running(p, 1500) for p in prompts]
+    W["cluster"].workers[0].kill()
+    for r, text in zip(running_ones, want):
+        a = sse_valid(r.finish())
+        assert a.text() == text and a.finishes() == ["length"]
+    assert metric("penstock_moves_total") > 0, "no stream was on the worker that died"
+
+
+@case("two", "C098-C099", "no worker left: an error in the stream, a status before it")
+def _():
+    r = Running("The router", 3000)
+    W["cluster"].workers[1].kill()
+    a = r.finish()
+    assert a.body.endswith(b"data: [DONE]\n\n") and a.finishes() == []
+    assert a.events()[-1]["error"]["code"] == "worker_lost"
+    assert ask("POST", "/v1/completions", {"prompt": "A", "stream": True}).status in (502, 503)
+
+
+@case("drain", "C208", "a router that stops finishes what runs")
+def _():
+    r = Running("The router", 1500)
+    W["cluster"].router.terminate()
+    wait(lambda: ask("GET", "/ready").status == 503, "readiness to go")
+    assert ask("GET", "/ready").json()["status"] == "draining" and ask("GET", "/live").status == 200
+    wait(lambda: ask("GET", "/live").get("connection") == "close", "answers that close")
+    good(completion(prompt="A"))
+    assert sse_valid(r.finish()).finishes() == ["length"]
+    assert W["cluster"].router.wait(WAIT_S) == 0
+
+
+@case("cut", "C209", "what is left when the time is up gets an error")
+def _():
+    r = Running("The router", 3900)
+    W["cluster"].router.terminate()
+    a = r.finish()
+    assert a.events()[-1]["error"]["code"] == "draining" and a.body.endswith(b"data: [DONE]\n\n")
+    assert W["cluster"].router.wait(WAIT_S) == 0
+
+
 # ---- the worlds ----
 
 def write_keys(*keys):
@@ -1259,6 +1328,9 @@ WORLDS = {
     "strict": dict(router_args=["--strict-params", "--max-tokens-overflow", "clamp"]),
     "queue": dict(router_args=["--max-queue", "4"], worker_args=["--max-seqs", "1", "--max-waiting", "1"]),
     "empty": dict(n_workers=0),
+    "two": dict(n_workers=2, router_args=["--move-wait", "2"]),
+    "drain": dict(router_args=["--drain-grace", "2"]),
+    "cut": dict(router_args=["--drain-grace", "0", "--drain-timeout", "0"]),
 }
 
 
@@ -1292,6 +1364,7 @@ def main(build, model, only=None):
                 write_keys(W["key"])
                 args["router_args"] = ["--api-key-file", W["key_file"]]
             with ApiCluster(build, model, **args) as c:
+                W["cluster"] = c
                 for _, name, title, fn in mine:
                     number += 1
                     why = run_case(fn)

@@ -1,5 +1,6 @@
 /*
- * mutate_model MODEL_DIR FILE N SEED: damages one file of a model directory N times and loads the result.
+ * mutate_model MODEL_DIR FILE N SEED: damages one file of a model directory N times (5 N with
+ * PENSTOCK_FULL=1), loads the result and uses what loads.
  *
  * Each time a copy of the directory (links, but for the one file) gets truncated, bit-flipped, or
  * given lying numbers; the loader must accept it or refuse it with one clear sentence. Run under ASan
@@ -83,6 +84,8 @@ static void damage(struct ps_rng *r, struct ps_buf *b, const char *file)
 
     if (b->len == 0)
         return;
+    if (ps_rng_below(r, 8) == 0) /* weights that are other weights: loads */
+        head = b->len;
     switch (ps_rng_below(r, 5)) {
     case 0:
         ps_buf_truncate(b, ps_rng_below(r, b->len));
@@ -122,6 +125,60 @@ static bool one_sentence(const struct ps_buf *err)
     return err->len > 10 && err->len < 600 && memchr(err->data, '\n', err->len) == NULL;
 }
 
+/* An accepted model runs: three tokens, and one sampled, whatever comes of it. */
+static void use_model(struct wk_model *m)
+{
+    static const uint32_t ids[] = {0, 0, 0}, table[] = {0}, rows[] = {2};
+    const struct kn_backend *be = kn_backend_cpu();
+    const struct kn_seq seq = {.n_q = 3};
+    const struct wk_forward f = {.ids = ids,
+                                 .n_tok = 3,
+                                 .seqs = &seq,
+                                 .n_seq = 1,
+                                 .table = table,
+                                 .table_stride = 1,
+                                 .out_rows = rows,
+                                 .n_out = 1};
+    const struct kn_samp s = {.temperature = 1.0f,
+                              .top_p = 0.9f,
+                              .rep_penalty = 1.0f,
+                              .n_vocab_valid = wk_model_n_vocab_valid(m),
+                              .n_top = 3};
+    uint32_t n_vocab = wk_model_config(m)->n_vocab;
+    size_t page = wk_model_layout(m)->group[0].item_bytes;
+    struct kn_dev_conf conf = {.isa = ""};
+    struct kn_samp_out out;
+    struct kn_dev *d;
+    float *logits;
+    void *arena;
+
+    if (be->open(&d, &conf) != KN_OK || be->mem_alloc(d, page, &arena) != KN_OK ||
+        be->mem_alloc(d, n_vocab * sizeof(float), (void **)&logits) != KN_OK ||
+        wk_model_bind(m, be, d, arena, 3) != 0 || wk_model_forward(m, &f) != 0 ||
+        wk_model_logits(m, 0, 1, logits) != 0 ||
+        be->ops->sample(d, logits, 1, n_vocab, &s, &out) != KN_OK ||
+        (!out.fault && out.token >= n_vocab))
+        die("an accepted model does not run");
+    wk_model_unbind(m);
+    be->mem_free(d, arena, page);
+    be->mem_free(d, logits, n_vocab * sizeof(float));
+    be->close(d);
+}
+
+static void use_tokenizer(const struct ps_tok *t)
+{
+    static const char text[] = "Hello, 42 w\xc3\xb6rlds!\n";
+    struct ps_tok_ctx *c = ps_tok_ctx_create(t);
+    struct ps_tok_ids ids = {NULL, 0, 0};
+    struct ps_buf back = PS_BUF_INIT;
+
+    if (ps_tok_encode(c, text, sizeof(text) - 1, PS_TOK_SPECIAL, 0, &ids) == PS_TOK_OK)
+        ps_tok_decode(t, ids.ids, ids.n, true, &back);
+    ps_buf_fini(&back);
+    ps_tok_ids_fini(&ids);
+    ps_tok_ctx_destroy(c);
+}
+
 /* Returns whether the directory was accepted. */
 static bool load(const char *dir, const char *file, struct ps_buf *err)
 {
@@ -132,9 +189,13 @@ static bool load(const char *dir, const char *file, struct ps_buf *err)
     ps_buf_clear(err);
     if (strncmp(file, "tokenizer", 9) == 0) {
         r = ps_tok_load(&t, dir, err);
+        if (r == PS_TOK_OK)
+            use_tokenizer(t);
         ps_tok_destroy(t);
     } else {
         r = wk_model_load(&m, dir, err);
+        if (r == WK_MODEL_OK)
+            use_model(m);
         wk_model_destroy(m);
     }
     if (r != 0 && (r < 0 || !one_sentence(err))) {
@@ -151,11 +212,13 @@ int main(int argc, char **argv)
     struct ps_buf original = PS_BUF_INIT, b = PS_BUF_INIT, err = PS_BUF_INIT;
     unsigned long i, n, n_ok = 0;
     struct ps_rng rng;
+    const char *full;
     size_t k;
 
     if (argc != 5)
         die("usage: mutate_model MODEL_DIR FILE N SEED");
-    n = strtoul(argv[3], NULL, 10);
+    full = getenv("PENSTOCK_FULL");
+    n = strtoul(argv[3], NULL, 10) * (full != NULL && strcmp(full, "1") == 0 ? 5 : 1);
     ps_rng_seed(&rng, strtoul(argv[4], NULL, 10));
     if (mkdtemp(dir) == NULL || realpath(argv[1], real) == NULL ||
         ps_file_read(argv[1], argv[2], MAX_FILE_BYTES, &original) != PS_FILE_OK)

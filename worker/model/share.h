@@ -6,7 +6,8 @@
  * The first process that needs a key makes the memfd, fills it, seals it and writes a line into a
  * small registry file; later ones open it through /proc and map the same pages. The kernel frees the
  * memory with the last process. A registry file is held by flock while it is read or written, so two
- * workers that start together pack once; a holder that died is skipped.
+ * workers that start together pack once; a holder that died is skipped; the last one that closes
+ * removes the file.
  *
  * Invariant: what is mapped is sealed against writing and carries the key in its first page.
  */

@@ -212,6 +212,22 @@ static void a_full_registry_begins_again(void **state)
     ps_buf_fini(&text);
 }
 
+static void the_last_user_removes_the_registry(void **state)
+{
+    struct world *w = *state;
+    struct wk_share a, b;
+
+    assert_int_equal(open_share(w, &a), 0);
+    assert_int_equal(open_share(w, &b), 0);
+    assert_true(b.found);
+    wk_share_close(&a);
+    assert_int_equal(access(w->registry, F_OK), 0);
+    assert_int_equal(child_result(w), 0); /* through b, though a filled it */
+    wk_share_close(&b);
+    assert_int_equal(access(w->registry, F_OK), -1);
+    wk_share_close(&b); /* closing again is nothing */
+}
+
 static void processes_that_start_together_fill_once(void **state)
 {
     enum { N = 4 };
@@ -261,6 +277,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_key_or_size_is_another_share, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_registry_that_lies_is_survived, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_registry_begins_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_last_user_removes_the_registry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(processes_that_start_together_fill_once, set_up, tear_down),
     };
 
