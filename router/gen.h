@@ -12,6 +12,7 @@
  *      of on_finished and on_failed; after rt_gen_cancel nothing.
  *   G2 the tokens of a moved generation equal those of an unbroken run.
  *   G3 every generation is queued, sent, or dead; queue length and bytes are bounded.
+ *   G4 inside a callback a sink may cancel the generation it hears of (on_tokens), and no other one.
  */
 
 #include "common/base.h"
