@@ -158,9 +158,10 @@ void wk_dial_send_bye(struct wk_link *l, struct wk_dial *d)
 static void open_socket(struct wk_link *l, struct wk_dial *d)
 {
     uint8_t id[WK_ID_BYTES];
+    struct wk_dial *other = d->shadow_rinc != 0 ? find_rinc(l, d->shadow_rinc, d) : NULL;
     int r;
 
-    if (d->shadow_rinc != 0 && joined_by_rinc(l, d->shadow_rinc, d) != NULL) {
+    if (other != NULL && other->state == WK_DIAL_JOINED) {
         d->retry_us = l->now_us + WK_BACKOFF_MAX_US;
         return;
     }
@@ -248,15 +249,29 @@ void wk_dial_extend(struct wk_link *l, uint64_t gap_us)
     }
 }
 
-/* Two addresses of one router: the newer link takes the attempts, the older waits in its shadow. */
-static void take_over(struct wk_link *l, struct wk_dial *d, struct wk_dial *older)
+/*
+ * Two addresses of one router: the link with the higher epoch is the one that the router knows. It takes
+ * what the router gave us, the other waits in its shadow. False: d is that other.
+ */
+static bool take_over(struct wk_link *l, struct wk_dial *d, const struct pb_head *h)
 {
+    struct wk_dial *other = find_rinc(l, h->rinc, d);
     struct wk_route *r = d->route;
 
-    d->route = older->route;
-    older->route = r;
-    older->shadow_rinc = d->route->rinc;
-    wk_dial_close(l, older, WK_BACKOFF_MAX_US, 0);
+    if (other == NULL)
+        return true;
+    if (other->state == WK_DIAL_JOINED && other->epoch > h->epoch) {
+        d->shadow_rinc = h->rinc;
+        wk_dial_close(l, d, WK_BACKOFF_MAX_US, 0);
+        return false;
+    }
+    d->route = other->route;
+    other->route = r;
+    if (other->state == WK_DIAL_JOINED) {
+        other->shadow_rinc = h->rinc;
+        wk_dial_close(l, other, WK_BACKOFF_MAX_US, 0);
+    }
+    return true;
 }
 
 /*
@@ -265,19 +280,11 @@ static void take_over(struct wk_link *l, struct wk_dial *d, struct wk_dial *olde
  */
 void wk_dial_on_welcome(struct wk_link *l, struct wk_dial *d, const struct pb_msg *m)
 {
-    struct wk_dial *older;
-
     if (d->state != WK_DIAL_HELLO || m->welcome.nonce != d->nonce || m->head.epoch == 0 ||
         m->head.rinc == 0)
         return;
-    older = joined_by_rinc(l, m->head.rinc, d);
-    if (older != NULL && older->epoch > m->head.epoch) { /* not older: that link came after us */
-        d->shadow_rinc = m->head.rinc;
-        wk_dial_close(l, d, WK_BACKOFF_MAX_US, 0);
+    if (!take_over(l, d, &m->head))
         return;
-    }
-    if (older != NULL)
-        take_over(l, d, older);
     if (m->head.rinc != d->route->rinc) {
         wk_route_abandon(l, d->route); /* the router that wanted them is gone */
         pb_window_clear(&d->route->window);

@@ -64,9 +64,11 @@ static enum line_end end_line(struct ps_scan *s, const struct ps_http_limits *l,
 
 static bool byte_ok(const struct ps_scan *s, unsigned char c)
 {
-    if (c >= DEL || (c < SP && c != HTAB))
-        return false; /* controls, a bare LF, and 8-bit bytes, which proxies read in different ways */
-    if (c == HTAB && s->n_lines == 0)
+    if (c == DEL || (c < SP && c != HTAB))
+        return false; /* controls and a bare LF */
+    /* 8-bit bytes may stand in values (clients do send names of people and places there); in a header's
+     * name llhttp refuses them. */
+    if ((c == HTAB || c > DEL) && s->n_lines == 0)
         return false;
     /* White space at the start of a line is folding, or a request line that is none. */
     return !(s->pos == s->line_start && (c == SP || c == HTAB));

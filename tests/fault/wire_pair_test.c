@@ -92,11 +92,6 @@ static void settle(struct pair *p, uint32_t n_workers)
         for (uint32_t i = 0; i < n_workers; i++)
             quiet = quiet && wire_worker_idle(p->w[i]);
     }
-    if (!quiet) {
-        print_message("unreserved %d\n", wire_drive_unreserved(p->d));
-        for (uint32_t i = 0; i < n_workers; i++)
-            print_message("worker %u idle %d joined %u\n", i, wire_worker_idle(p->w[i]), wire_worker_n_joined(p->w[i]));
-    }
     assert_true(quiet);
 }
 
