@@ -26,7 +26,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 build_packages="ca-certificates gcc libc6-dev meson ninja-build pkg-config git libzmq3-dev libprotobuf-c-dev
     protobuf-c-compiler libuv1-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libssl-dev node-llhttp"
-test_packages="libcmocka-dev clang clang-format libclang-rt-14-dev python3 python3-venv binutils curl"
+test_packages="libcmocka-dev clang clang-format python3 python3-venv binutils procps"
 
 # The Rust compiler: 1.87 or newer, by whichever name this system has it.
 find_cargo() {
@@ -52,10 +52,6 @@ rust_packages() {
 missing_packages() {
     local p
     for p in "$@"; do
-        # On Ubuntu libclang-rt has the compiler's own version in its name; any will do.
-        case "$p" in
-            libclang-rt-14-dev) dpkg-query -W -f '${Status}\n' 'libclang-rt-*-dev' 2> /dev/null | grep -q '^install ok' && continue ;;
-        esac
         [ "$(dpkg-query -W -f '${Status}' "$p" 2> /dev/null)" = "install ok installed" ] || printf '%s ' "$p"
     done
 }

@@ -79,13 +79,13 @@ static void close_and_back_off(struct wk_link *l, struct wk_dial *d)
     wk_dial_close(l, d, wait_us, 0);
 }
 
-static struct wk_dial *joined_by_rinc(struct wk_link *l, uint64_t rinc,
-                                      const struct wk_dial *not_me)
+/* The other dial that holds what this router gave us: at most one does, joined or not. */
+static struct wk_dial *find_rinc(struct wk_link *l, uint64_t rinc, const struct wk_dial *not_me)
 {
     for (uint32_t i = 0; i < l->n_dials; i++) {
         struct wk_dial *d = l->dials[i];
 
-        if (d != not_me && d->state == WK_DIAL_JOINED && d->route->rinc == rinc)
+        if (d != not_me && d->route->rinc == rinc)
             return d;
     }
     return NULL;

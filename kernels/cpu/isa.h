@@ -81,6 +81,8 @@ struct kn_samp_isa { /* v: n numbers, -infinity among them, no NaN unless said; 
                            float x); /* first above x, or n */
     uint32_t (*count_above)(const float *v, uint32_t n, float x);
     float (*sum_exp)(const float *v, uint32_t n, float max); /* EX5 sum of exp(v - max) */
+    /* About the sum of exp(v - max) above floor: of any order, to find where to look. */
+    float (*mass_above)(const float *v, uint32_t n, float max, float floor);
     void (*divide)(float *out, const float *v, uint32_t n, float by);
     /* Adds exp(c.z - max) to *sum from `from` on; stops behind the candidate that reaches mass: its
      * index + 1, else n. */

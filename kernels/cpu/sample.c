@@ -40,8 +40,13 @@ struct bench { /* one thread's tools, each with room for a vocabulary */
     bool counted;
 };
 
-/* The first slice of top_p: candidates within this of the maximum; it doubles until it is enough. */
+/* The first slice of top_p: candidates within this of the maximum; it doubles until it is enough, up to a
+ * distance at which nothing weighs anything. */
 #define FIRST_SLICE 2.0f
+#define LAST_SLICE  32.0f
+
+/* A slice of more than this is worth a few more looks at the row, each of which halves its width. */
+enum { SLICE_MANY = 4096, SLICE_HALVINGS = 4 };
 
 /* From here on sorting by digits is faster than by comparison. */
 enum { RADIX_MIN = 256, RADIX_BITS = 8, RADIX = 1 << RADIX_BITS };
@@ -162,12 +167,33 @@ static uint32_t cut_min_p(const struct kn_samp *s, const struct kn_cand *c, uint
     return n;
 }
 
+/* Width of a slice from the top that holds the mass, and not much more. */
+static float find_width(const struct bench *b, const float *z, uint32_t n, float max, float mass)
+{
+    float lo = 0.0f, hi = FIRST_SLICE, mid;
+    int i;
+
+    mass = mass * 1.0001f; /* sums of another order differ by less */
+    while (hi < LAST_SLICE && b->isa->mass_above(z, n, max, max - hi) < mass) {
+        lo = hi;
+        hi *= 2.0f;
+    }
+    for (i = 0; i < SLICE_HALVINGS && b->isa->count_above(z, n, max - hi) > SLICE_MANY; i++) {
+        mid = 0.5f * (lo + hi);
+        if (b->isa->mass_above(z, n, max, max - mid) < mass)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return hi;
+}
+
 /* top_p over everything: slices from the top, each sorted by itself, until the mass is reached. */
 static uint32_t cut_top_p(const struct bench *b, const struct kn_samp *s, const float *z,
                           uint32_t n, float max)
 {
     float mass = b->isa->sum_exp(z, n, max) * s->top_p, sum = 0.0f, ceil = max, floor;
-    float width = FIRST_SLICE;
+    float width = find_width(b, z, n, max, mass);
     uint32_t have = 0, done = 0;
 
     do {

@@ -74,6 +74,18 @@ static float samp_sum_exp(const float *v, uint32_t n, float max)
     return vf_fold_add(sum);
 }
 
+static float samp_mass_above(const float *v, uint32_t n, float max, float floor)
+{
+    vf sum = vf_zero(), m = vf_set1(max), f = vf_set1(floor), rest = vf_set1(-INFINITY);
+
+    for (uint32_t i = 0; i < n; i += KN_LANES) {
+        vf x = load_or(v, i, n, rest);
+
+        sum = vf_add(sum, vf_sel(vf_lt(f, x), vf_exp(vf_sub(x, m)), vf_zero()));
+    }
+    return vf_fold_add(sum);
+}
+
 static void samp_divide(float *out, const float *v, uint32_t n, float by)
 {
     vf d = vf_set1(by);
@@ -168,6 +180,7 @@ static const struct kn_samp_isa samp_table = {.max = samp_max,
                                               .next_above = samp_next_above,
                                               .count_above = samp_count_above,
                                               .sum_exp = samp_sum_exp,
+                                              .mass_above = samp_mass_above,
                                               .divide = samp_divide,
                                               .walk = samp_walk,
                                               .draw = samp_draw};

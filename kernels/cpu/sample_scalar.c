@@ -52,6 +52,17 @@ static float sum_exp(const float *v, uint32_t n, float max)
     return kn_fold_add(lane);
 }
 
+static float mass_above(const float *v, uint32_t n, float max, float floor)
+{
+    float sum = 0.0f;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (v[i] > floor)
+            sum = sum + kn_exp(v[i] - max);
+    }
+    return sum;
+}
+
 static void divide(float *out, const float *v, uint32_t n, float by)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -88,6 +99,7 @@ const struct kn_samp_isa kn_samp_scalar = {.max = max_of,
                                            .next_above = next_above,
                                            .count_above = count_above,
                                            .sum_exp = sum_exp,
+                                           .mass_above = mass_above,
                                            .divide = divide,
                                            .walk = walk,
                                            .draw = draw};

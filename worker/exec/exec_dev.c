@@ -27,7 +27,7 @@ struct score_dst {  /* where a wanted position's result goes */
     uint32_t row;   /* plan row */
     uint32_t index; /* entry in its scores; SAMPLED: this is the position to sample */
 };
-enum { SAMPLED = UINT32_MAX };
+#define SAMPLED UINT32_MAX
 
 struct exec_dev {
     struct wk_exec base;
