@@ -18,38 +18,19 @@ void ps_arena_init(struct ps_arena *a, size_t chunk_bytes)
     a->head = NULL;
     a->chunk_bytes = chunk_bytes > 0 ? (chunk_bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1)
                                      : (size_t)DEFAULT_CHUNK_BYTES;
-    a->used_bytes = 0;
-}
-
-/* Frees the list, but for one ordinary chunk when keep is set: a huge one is never held on to. */
-static void drop_chunks(struct ps_arena *a, bool keep)
-{
-    struct ps_arena_chunk *c = a->head, *kept = NULL;
-
-    while (c != NULL) {
-        struct ps_arena_chunk *next = c->next;
-
-        if (keep && kept == NULL && c->cap == a->chunk_bytes) {
-            kept = c;
-            kept->next = NULL;
-            kept->used = 0;
-        } else {
-            ps_free(c);
-        }
-        c = next;
-    }
-    a->head = kept;
-    a->used_bytes = 0;
 }
 
 void ps_arena_fini(struct ps_arena *a)
 {
-    drop_chunks(a, false);
-}
+    struct ps_arena_chunk *c = a->head;
 
-void ps_arena_reset(struct ps_arena *a)
-{
-    drop_chunks(a, true);
+    while (c != NULL) {
+        struct ps_arena_chunk *next = c->next;
+
+        ps_free(c);
+        c = next;
+    }
+    a->head = NULL;
 }
 
 static struct ps_arena_chunk *add_chunk(struct ps_arena *a, size_t cap)
@@ -82,7 +63,6 @@ void *ps_arena_alloc(struct ps_arena *a, size_t n_bytes)
         c = add_chunk(a, n_bytes > a->chunk_bytes ? n_bytes : a->chunk_bytes);
     p = c->data + c->used;
     c->used += n_bytes;
-    a->used_bytes += n_bytes;
     PS_DASSERT(c->used <= c->cap);
     return p;
 }

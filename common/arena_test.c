@@ -36,34 +36,6 @@ static void a_large_object_gets_its_own_chunk(void **state)
     ps_arena_fini(&a);
 }
 
-static void reset_reuses_the_first_chunk(void **state)
-{
-    struct ps_arena a;
-    void *first;
-
-    (void)state;
-    ps_arena_init(&a, 1024);
-    first = ps_arena_alloc(&a, 100);
-    ps_arena_alloc(&a, 5000);
-    assert_true(a.used_bytes >= 5100);
-    ps_arena_reset(&a);
-    assert_int_equal(a.used_bytes, 0);
-    assert_ptr_equal(ps_arena_alloc(&a, 100), first);
-    ps_arena_fini(&a);
-}
-
-static void reset_lets_a_huge_only_chunk_go(void **state)
-{
-    struct ps_arena a;
-
-    (void)state;
-    ps_arena_init(&a, 1024);
-    ps_arena_alloc(&a, 1 << 20);
-    ps_arena_reset(&a);
-    assert_null(a.head);
-    ps_arena_fini(&a);
-}
-
 static void copies_and_zeros(void **state)
 {
     struct ps_arena a;
@@ -71,8 +43,6 @@ static void copies_and_zeros(void **state)
 
     (void)state;
     ps_arena_init(&a, 0);
-    memset(ps_arena_alloc(&a, 64), 0xFF, 64);
-    ps_arena_reset(&a);
     z = ps_arena_calloc(&a, 16, 4);
     for (int i = 0; i < 16; i++)
         assert_int_equal(z[i], 0);
@@ -102,8 +72,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_aligned_and_disjoint),
         cmocka_unit_test(a_large_object_gets_its_own_chunk),
-        cmocka_unit_test(reset_reuses_the_first_chunk),
-        cmocka_unit_test(reset_lets_a_huge_only_chunk_go),
         cmocka_unit_test(copies_and_zeros),
         cmocka_unit_test(an_overflowing_product_aborts),
     };

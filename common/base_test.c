@@ -36,6 +36,7 @@ static void a_failed_assertion_prints_one_line_and_aborts(void **state)
     assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1);
 }
 
+#if !SANITIZED /* a sanitizer's allocator ends the process before we see NULL */
 static void exhaust(void *ud)
 {
     void *p = ps_calloc(SIZE_MAX / 2, 4);
@@ -47,10 +48,9 @@ static void exhaust(void *ud)
 static void an_overflowing_size_aborts(void **state)
 {
     (void)state;
-    if (SANITIZED) /* the sanitizer's allocator ends the process before we see NULL */
-        skip();
     ps_test_dies(exhaust, NULL, "out of memory");
 }
+#endif
 
 static int deep(void)
 {
@@ -124,7 +124,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_assertion_prints_one_line_and_aborts),
+#if !SANITIZED
         cmocka_unit_test(an_overflowing_size_aborts),
+#endif
         cmocka_unit_test(a_fault_keeps_its_value_and_place),
         cmocka_unit_test(zero_bytes_give_a_pointer),
         cmocka_unit_test(copies_are_terminated),

@@ -114,11 +114,6 @@ static void add_le(struct ps_buf *b, uint64_t v, size_t n_bytes)
         p[i] = (char)(uint8_t)(v >> (8 * i));
 }
 
-void ps_buf_add_u16(struct ps_buf *b, uint16_t v)
-{
-    add_le(b, v, sizeof(v));
-}
-
 void ps_buf_add_u32(struct ps_buf *b, uint32_t v)
 {
     add_le(b, v, sizeof(v));

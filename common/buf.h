@@ -33,6 +33,5 @@ void ps_buf_consume(struct ps_buf *b, size_t n_bytes); /* drops from the front, 
 void ps_buf_truncate(struct ps_buf *b, size_t len);
 
 /* Little-endian scalars, for our own files and wire. */
-void ps_buf_add_u16(struct ps_buf *b, uint16_t v);
 void ps_buf_add_u32(struct ps_buf *b, uint32_t v);
 void ps_buf_add_u64(struct ps_buf *b, uint64_t v);

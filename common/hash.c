@@ -12,35 +12,7 @@ uint64_t ps_hash64(const void *p, size_t n_bytes, uint64_t seed)
     return XXH3_64bits_withSeed(p, n_bytes, seed);
 }
 
-struct ps_sha256 {
-    EVP_MD_CTX *ctx;
-};
-
-/* OpenSSL fails here only without memory or in a build without SHA-256: neither can be handled. */
-struct ps_sha256 *ps_sha256_create(void)
-{
-    struct ps_sha256 *h = ps_alloc(sizeof(*h));
-
-    h->ctx = EVP_MD_CTX_new();
-    PS_ASSERT(h->ctx != NULL);
-    PS_ASSERT(EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) == 1);
-    return h;
-}
-
-void ps_sha256_add(struct ps_sha256 *h, const void *p, size_t n_bytes)
-{
-    PS_ASSERT(EVP_DigestUpdate(h->ctx, p, n_bytes) == 1);
-}
-
-void ps_sha256_end(struct ps_sha256 *h, uint8_t out[PS_SHA256_BYTES])
-{
-    unsigned int n = 0;
-
-    PS_ASSERT(EVP_DigestFinal_ex(h->ctx, out, &n) == 1 && n == PS_SHA256_BYTES);
-    EVP_MD_CTX_free(h->ctx);
-    ps_free(h);
-}
-
+/* OpenSSL fails here only in a build without SHA-256: that cannot be handled. */
 void ps_sha256(const void *p, size_t n_bytes, uint8_t out[PS_SHA256_BYTES])
 {
     unsigned int n = 0;

@@ -12,11 +12,6 @@ uint64_t ps_hash64(const void *p, size_t n_bytes, uint64_t seed); /* XXH3 64-bit
 
 enum { PS_SHA256_BYTES = 32 };
 
-struct ps_sha256; /* incremental */
-struct ps_sha256 *ps_sha256_create(void);
-void ps_sha256_add(struct ps_sha256 *h, const void *p, size_t n_bytes);
-void ps_sha256_end(struct ps_sha256 *h, uint8_t out[PS_SHA256_BYTES]); /* frees h */
-
 void ps_sha256(const void *p, size_t n_bytes, uint8_t out[PS_SHA256_BYTES]);
 void ps_hmac_sha256(const void *key, size_t key_bytes, const void *p, size_t n_bytes,
                     uint8_t out[PS_SHA256_BYTES]);

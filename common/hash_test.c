@@ -22,20 +22,6 @@ static void sha256_gives_the_published_vectors(void **state)
     check_hex(out, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
 }
 
-static void pieces_hash_like_the_whole(void **state)
-{
-    struct ps_sha256 *h = ps_sha256_create();
-    uint8_t whole[PS_SHA256_BYTES], pieces[PS_SHA256_BYTES];
-
-    (void)state;
-    ps_sha256("gate and pipe", 13, whole);
-    ps_sha256_add(h, "gate ", 5);
-    ps_sha256_add(h, "", 0);
-    ps_sha256_add(h, "and pipe", 8);
-    ps_sha256_end(h, pieces);
-    assert_memory_equal(whole, pieces, sizeof(whole));
-}
-
 /* RFC 4231, test case 2; and an empty key. */
 static void hmac_gives_the_published_vectors(void **state)
 {
@@ -72,7 +58,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sha256_gives_the_published_vectors),
-        cmocka_unit_test(pieces_hash_like_the_whole),
         cmocka_unit_test(hmac_gives_the_published_vectors),
         cmocka_unit_test(hash64_is_xxh3),
         cmocka_unit_test(equality_looks_at_every_byte),

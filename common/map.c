@@ -103,17 +103,3 @@ void ps_map_clear(struct ps_map *m)
         memset(m->slots, 0, m->cap * sizeof(*m->slots));
     m->n = 0;
 }
-
-bool ps_map_next(const struct ps_map *m, uint32_t *it, uint64_t *out_key, uint64_t *out_value)
-{
-    while (*it < m->cap) {
-        const struct ps_map_slot *s = &m->slots[(*it)++];
-
-        if (s->used) {
-            *out_key = s->key;
-            *out_value = s->value;
-            return true;
-        }
-    }
-    return false;
-}

@@ -27,8 +27,6 @@ void ps_map_put(struct ps_map *m, uint64_t key, uint64_t value); /* replaces */
 bool ps_map_get(const struct ps_map *m, uint64_t key, uint64_t *out_value);
 bool ps_map_del(struct ps_map *m, uint64_t key); /* false: was not there */
 void ps_map_clear(struct ps_map *m);
-/* Iteration: start with *it = 0; false at the end. Deleting while iterating is not allowed. */
-bool ps_map_next(const struct ps_map *m, uint32_t *it, uint64_t *out_key, uint64_t *out_value);
 
 static inline void *ps_map_get_ptr(const struct ps_map *m, uint64_t key)
 {

@@ -80,14 +80,6 @@ uint32_t ps_ring_n(const struct ps_ring *r)
     return ps_min_u32(tail - head, r->mask + 1);
 }
 
-uint32_t ps_ring_room(const struct ps_ring *r)
-{
-    uint32_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
-    uint32_t head = atomic_load_explicit(&r->head, memory_order_acquire);
-
-    return r->mask + 1 - (tail - head);
-}
-
 int ps_wake_init(struct ps_wake *w)
 {
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

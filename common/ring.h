@@ -26,7 +26,6 @@ void ps_ring_destroy(struct ps_ring *r);                          /* NULL is fin
 PS_MUST int ps_ring_push(struct ps_ring *r, const void *msg);     /* E_FULL */
 PS_MUST int ps_ring_pop(struct ps_ring *r, void *out_msg);        /* E_EMPTY */
 uint32_t ps_ring_n(const struct ps_ring *r);    /* either side: a lower/upper bound */
-uint32_t ps_ring_room(const struct ps_ring *r); /* producer: messages that surely fit */
 
 /* The sleeping side of one consumer thread. */
 struct ps_wake {

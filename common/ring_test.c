@@ -21,7 +21,7 @@ static void order_is_kept_and_full_and_empty_are_named(void **state)
     assert_int_equal(ps_ring_pop(r, &m), PS_RING_E_EMPTY);
     for (uint64_t turn = 0; turn < 10; turn++) {
         for (uint64_t i = 0; i < 4; i++) {
-            assert_int_equal(ps_ring_room(r), 4 - i);
+            assert_int_equal(ps_ring_n(r), i);
             m = (struct msg){.seq = turn * 4 + i};
             assert_int_equal(ps_ring_push(r, &m), PS_RING_OK);
         }

@@ -5,7 +5,7 @@
  *
  * ps_rng: a small fast stream (xoshiro256**) for jitter, injectors and tests; seeded, never secret.
  * ps_philox: counter-based (Philox 4x32-10): a pure function of (key, counter), which makes sampling
- * reproducible on any worker, batch and backend (seams: sampling). ps_random_bytes: the kernel's
+ * reproducible on any worker, batch and backend. ps_random_bytes: the kernel's
  * entropy, for ids, seeds and keys.
  */
 

@@ -84,31 +84,6 @@ int pb_frame_split(const uint8_t *data, size_t len, struct pb_head *out_head, st
     return PB_FRAME_OK;
 }
 
-const char *pb_kind_name(uint8_t kind)
-{
-    static const char *const names[] = {
-        [PB_HELLO] = "hello",
-        [PB_WELCOME] = "welcome",
-        [PB_WHO] = "who",
-        [PB_BYE] = "bye",
-        [PB_BEAT] = "beat",
-        [PB_SUBMIT] = "submit",
-        [PB_ACCEPT] = "accept",
-        [PB_REJECT] = "reject",
-        [PB_TOKENS] = "tokens",
-        [PB_FINISHED] = "finished",
-        [PB_FINACK] = "finack",
-        [PB_CANCEL] = "cancel",
-        [PB_RESEND] = "resend",
-        [PB_OPENLIST] = "openlist",
-        [PB_OPENQUERY] = "openquery",
-        [PB_ADMIN] = "admin",
-        [PB_ADMIN_REPLY] = "admin_reply",
-    };
-
-    return kind < PS_ARRAY_LEN(names) && names[kind] != NULL ? names[kind] : "?";
-}
-
 bool pb_raw_skip(struct pb_raw *r, uint64_t n_items, size_t item_bytes, const uint8_t **out)
 {
     if (n_items > r->left / item_bytes)

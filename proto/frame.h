@@ -69,7 +69,6 @@ void pb_frame_end_head(struct ps_buf *b, size_t at);
 /* Splits a frame; pb and raw point into data. */
 PS_MUST int pb_frame_split(const uint8_t *data, size_t len, struct pb_head *out_head,
                            struct pb_raw *out_pb, struct pb_raw *out_raw);
-const char *pb_kind_name(uint8_t kind); /* "?" for an unknown one */
 
 uint32_t pb_load_u32(const uint8_t *p);
 uint64_t pb_load_u64(const uint8_t *p);

@@ -37,6 +37,23 @@ void pb_pack_add(struct ps_buf *out, const struct pb_head *h, const ProtobufCMes
     pb_frame_end_head(out, at);
 }
 
+/* Of cluster.proto, which has no raw arrays; the others are of generate.proto. */
+static bool is_cluster_kind(uint8_t kind)
+{
+    switch (kind) {
+    case PB_HELLO:
+    case PB_WELCOME:
+    case PB_WHO:
+    case PB_BYE:
+    case PB_BEAT:
+    case PB_ADMIN:
+    case PB_ADMIN_REPLY:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int pb_msg_peek(const uint8_t *data, size_t len, struct pb_head *out)
 {
     struct pb_raw pb, raw;
@@ -56,20 +73,10 @@ int pb_msg_decode(const uint8_t *data, size_t len, struct pb_msg *out)
     if (pb_frame_split(data, len, &m.head, &pb, &raw) != PB_FRAME_OK)
         return PB_MSG_E_BAD;
     pb_cap_init(&a, &cap, len);
-    switch (m.head.kind) {
-    case PB_HELLO:
-    case PB_WELCOME:
-    case PB_WHO:
-    case PB_BYE:
-    case PB_BEAT:
-    case PB_ADMIN:
-    case PB_ADMIN_REPLY:
-        r = raw.left == 0 ? pb_cluster_decode(&pb, &a, &m) : PB_MSG_E_BAD;
-        break;
-    default:
+    if (!is_cluster_kind(m.head.kind))
         r = pb_generate_decode(&pb, &raw, &a, &m);
-        break;
-    }
+    else
+        r = raw.left == 0 ? pb_cluster_decode(&pb, &a, &m) : PB_MSG_E_BAD;
     if (r != PB_MSG_OK)
         return r;
     *out = m;
@@ -86,20 +93,10 @@ void pb_msg_fini(struct pb_msg *m)
 
 void pb_msg_encode(struct ps_buf *out, const struct pb_msg *m)
 {
-    switch (m->head.kind) {
-    case PB_HELLO:
-    case PB_WELCOME:
-    case PB_WHO:
-    case PB_BYE:
-    case PB_BEAT:
-    case PB_ADMIN:
-    case PB_ADMIN_REPLY:
+    if (is_cluster_kind(m->head.kind))
         pb_cluster_encode(out, m);
-        break;
-    default:
+    else
         pb_generate_encode(out, m);
-        break;
-    }
 }
 
 uint64_t pb_digest_id(uint64_t req, uint32_t attempt)

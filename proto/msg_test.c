@@ -199,14 +199,11 @@ static void every_kind_decodes_and_no_cut_passes_as_whole(void **state)
 
     (void)state;
     for (uint32_t i = 0; i < n; i++) {
-        uint8_t kind = (uint8_t)frames[i].data[3];
-
         assert_int_equal(decode_exact(frames[i].data, frames[i].len, &sum), PB_MSG_OK);
         for (size_t cut = 0; cut < frames[i].len; cut++)
             assert_int_equal(decode_exact(frames[i].data, cut, &sum), PB_MSG_E_BAD);
         ps_buf_add_byte(&frames[i], 0); /* one byte too many is not whole either */
         assert_int_equal(decode_exact(frames[i].data, frames[i].len, &sum), PB_MSG_E_BAD);
-        assert_string_not_equal(pb_kind_name(kind), "?");
         ps_buf_fini(&frames[i]);
     }
 }

@@ -113,7 +113,6 @@ static void mark(struct rt_choice *ch)
 {
     struct rt_call *c = ch->call;
 
-    c->heard = true;
     if (!ch->dirty) {
         ch->dirty = true;
         ch->next_dirty = NULL;

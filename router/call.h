@@ -89,7 +89,6 @@ struct rt_call {
     struct rt_choice *choices; /* [n_choices], prompt-major */
     uint32_t n_prompts, n_choices, n_open;
     struct rt_choice *dirty_choices, **dirty_tail;
-    bool heard;     /* an engine event came */
     bool began;     /* the head is out */
     bool hold;      /* written only when all choices are over (needs the prompt's scores) */
     bool ids_shown; /* the prompt's ids are in a chunk already */

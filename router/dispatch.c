@@ -278,7 +278,6 @@ static void gen_finish(struct rt_gen *g, const struct rt_event *ev)
 
     e.end_us = ps_now_us(clock) - g->start_us;
     e.queued_us = g->sent_us - g->start_us;
-    e.first_token_us = g->first_us != 0 ? g->first_us - g->start_us : e.end_us;
     g->sink.on_finished(g, &e, g->ud);
     gen_free(g);
 }

@@ -20,7 +20,6 @@ static const struct rt_fail_def defs[RT_E_N_ROWS] = {
     [RT_E7_CONFLICT] = {400, BAD, "conflicting_parameters", false, -1, 0},
     [RT_E8_UNSUPPORTED] = {400, BAD, "unsupported_parameter", false, -1, 0},
     [RT_E8_UNSUPPORTED_VALUE] = {400, BAD, "unsupported_value", false, -1, 0},
-    [RT_E9_SCHEMA] = {400, BAD, "unsupported_schema", false, -1, 0},
     [RT_E10_MODEL] = {404, "not_found_error", "model_not_found", false, -1, 0},
     [RT_E11_PROMPT_TOO_LONG] = {400, BAD, "context_length_exceeded", false, -1, 0},
     [RT_E12_TOO_MANY_TOKENS] = {400, BAD, "context_length_exceeded", false, -1, 0},

@@ -3,9 +3,9 @@
 /*
  * What a client did wrong, or what we could not do for it: data, not a code.
  *
- * The stage that finds a failure fills one of these; the dialect (router/api) renders it in its own
- * shape. Rows E1..E45 of the error table in docs/protocol are constants in fail.c: status, type,
- * code, retry and close all come from there, so a row is written once.
+ * The stage that finds a failure fills one of these; router/ask.c renders it. The error table is in
+ * fail.c: status, type, code, retry and close all come from there, so a row is written once. Rows keep
+ * their numbers (E5, E32): tests and comments name them, and one that goes leaves a gap.
  */
 
 #include "common/base.h"
@@ -21,7 +21,6 @@ enum rt_fail_row {
     RT_E7_CONFLICT,
     RT_E8_UNSUPPORTED,
     RT_E8_UNSUPPORTED_VALUE,
-    RT_E9_SCHEMA,
     RT_E10_MODEL,
     RT_E11_PROMPT_TOO_LONG,
     RT_E12_TOO_MANY_TOKENS,

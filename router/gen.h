@@ -45,8 +45,8 @@ struct rt_gen_end {
     uint32_t
         n_cached; /* prompt tokens found in a cache (first attempt that finished its prefill) */
     uint32_t n_prompt_scores;
-    const struct pb_logprob *prompt_scores;     /* valid during the call */
-    uint64_t queued_us, first_token_us, end_us; /* durations since start */
+    const struct pb_logprob *prompt_scores; /* valid during the call */
+    uint64_t queued_us, end_us;             /* durations since start */
 };
 
 struct rt_gen_sink {

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/mq/mq.h"
 #include "common/rng.h"
 #include "router/conf_def.h"
 #include "router/keys.h"
@@ -24,12 +25,6 @@
 
 enum { EVENTS_PER_LOOP = 1 << 15, CARE_INTERVAL_S = 1, KEYS_INTERVAL_S = 5 };
 
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "localhost") == 0 ||
-           strcmp(host, "::1") == 0;
-}
-
 static bool check_conf(const void *p, struct ps_buf *err)
 {
     const struct rt_conf *c = p;
@@ -38,7 +33,7 @@ static bool check_conf(const void *p, struct ps_buf *err)
         ps_buf_add_str(err, "--model: a model directory is needed");
         return false;
     }
-    if (!is_loopback(c->host) && c->api_keys.n == 0 && c->api_key_file[0] == '\0' &&
+    if (!ps_mq_host_is_loopback(c->host) && c->api_keys.n == 0 && c->api_key_file[0] == '\0' &&
         !c->insecure_no_auth) {
         ps_buf_addf(
             err,

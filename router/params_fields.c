@@ -1,5 +1,5 @@
 /*
- * The tables of request fields: docs/protocol lists the same rows.
+ * The tables of request fields: what a dialect knows is what stands here.
  */
 
 #include <math.h>

@@ -27,7 +27,7 @@ struct rt_gens;    /* router/dispatch.c: this loop's generations and queue */
 struct rt_text;    /* router/text.h: the pool for long texts */
 struct rt_api;     /* router/api/api.h: this loop's open requests */
 
-struct rt_model {         /* what is served; one per router in this version */
+struct rt_model {         /* what is served; one per router */
     const char *name;     /* served name */
     const char **aliases; /* patterns with '*' */
     uint32_t n_aliases;

@@ -120,7 +120,7 @@ struct rt_metrics *rt_metrics_create(const char *model_name)
 
 struct totals { /* over the fleet */
     struct pb_load load;
-    uint32_t n_ready, n_known;
+    uint32_t n_ready;
     uint32_t n_queued, n_running, n_conns;
     uint64_t out_bytes;
 };
@@ -148,7 +148,6 @@ static void sum(struct rt_router *r, struct totals *t)
     for (i = 0; i < n; i++) {
         if (!rt_fleet_worker(r->fleet, i, &w) || w.state == RT_W_ABSENT || w.state == RT_W_DEAD)
             continue;
-        t->n_known++;
         t->n_ready += w.state == RT_W_LIVE;
         add_load(&t->load, &w.load);
     }

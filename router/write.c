@@ -156,3 +156,22 @@ void rt_write_end_of_choice(struct ps_buf *out, const struct rt_choice *ch)
     ps_buf_addf(out, ",\"finish_reason\":\"%s\",\"stop_reason\":", rt_call_finish_reason(ch));
     rt_call_add_stop_reason(out, ch);
 }
+
+void rt_write_answer_start(struct ps_buf *out, struct rt_call *c, const char *object,
+                           void (*add_choice)(struct ps_buf *out, struct rt_choice *ch))
+{
+    struct rt_usage u;
+
+    ps_buf_addf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%" PRIu64 ",\"model\":", c->id,
+                object, c->created_s);
+    ps_json_add_str(out, c->model, strlen(c->model));
+    ps_buf_add_str(out, ",\"choices\":[");
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        if (i > 0)
+            ps_buf_add_byte(out, ',');
+        add_choice(out, &c->choices[i]);
+    }
+    rt_call_usage(c, &u);
+    ps_buf_add_str(out, "],\"usage\":");
+    rt_write_usage(out, c, u.n_completion);
+}

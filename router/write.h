@@ -4,8 +4,8 @@
  * The bytes of answers: JSON objects and SSE events of the two dialects, key order fixed.
  *
  * Pure appenders over a call's state, loop thread. What they wrote of a choice is marked there (opened,
- * closed), its text and tokens are taken. Clients compare and concatenate these bytes: every rule of
- * docs/protocol about them is a golden line in write_test.c.
+ * closed), its text and tokens are taken. Clients compare and concatenate these bytes: every rule
+ * about them is a golden line in write_test.c.
  */
 
 #include "router/call.h"
@@ -23,6 +23,9 @@ void rt_chat_add_answer(struct ps_buf *out, struct rt_call *c);
 void rt_completion_add_answer(struct ps_buf *out, struct rt_call *c);
 
 /* Shared pieces. */
+/* A whole answer up to and with its usage; the object is left open. */
+void rt_write_answer_start(struct ps_buf *out, struct rt_call *c, const char *object,
+                           void (*add_choice)(struct ps_buf *out, struct rt_choice *ch));
 void rt_write_usage(struct ps_buf *out, const struct rt_call *c, uint64_t n_completion);
 /* The end of an event: running usage when asked for, and the blank line. first: of its choice. */
 void rt_write_event_tail(struct ps_buf *out, struct rt_call *c, bool first);

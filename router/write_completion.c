@@ -241,20 +241,6 @@ static void add_choice(struct ps_buf *out, struct rt_choice *ch)
 
 void rt_completion_add_answer(struct ps_buf *out, struct rt_call *c)
 {
-    struct rt_usage u;
-
-    ps_buf_addf(out,
-                "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%" PRIu64 ",\"model\":",
-                c->id, c->created_s);
-    ps_json_add_str(out, c->model, strlen(c->model));
-    ps_buf_add_str(out, ",\"choices\":[");
-    for (uint32_t i = 0; i < c->n_choices; i++) {
-        if (i > 0)
-            ps_buf_add_byte(out, ',');
-        add_choice(out, &c->choices[i]);
-    }
-    rt_call_usage(c, &u);
-    ps_buf_add_str(out, "],\"usage\":");
-    rt_write_usage(out, c, u.n_completion);
+    rt_write_answer_start(out, c, "text_completion", add_choice);
     ps_buf_add_byte(out, '}');
 }

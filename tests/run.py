@@ -23,7 +23,7 @@ def suites(*names):
 
 
 # Where threads meet: rings, loops, the text pool, both ends of the wire.
-THREADS = ["ring_test", "loop_test", "http_test", "api_test", "wire_pair_test"]
+THREADS = ["ring_test", "loop_test", "http_test", "api_test", "wire_pair_test", "exec_exec_dev_test"]
 
 # name, build directory, compiler, meson options, tests ([]: compile only), seconds
 STAGES = [

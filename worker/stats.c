@@ -19,7 +19,6 @@ void wk_stats_step(struct wk_stats *s, uint32_t step_us, uint32_t n_prefill)
 {
     double us = step_us > 0 ? step_us : 1;
 
-    s->n_steps++;
     s->step_us = blend(s->step_us, us);
     if (n_prefill >= PREFILL_SAMPLE_MIN)
         s->prefill_tok_per_s = blend(s->prefill_tok_per_s, n_prefill * 1e6 / us);

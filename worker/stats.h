@@ -8,7 +8,7 @@
 #include "common/base.h"
 
 struct wk_stats {
-    uint64_t prompt_tokens, generated_tokens, cached_tokens, n_preempted, n_finished, n_steps;
+    uint64_t prompt_tokens, generated_tokens, cached_tokens, n_preempted, n_finished;
     double step_us, prefill_tok_per_s; /* means; 0: nothing seen yet */
     uint64_t rss_bytes, rss_read_us;
 };

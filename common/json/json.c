@@ -152,6 +152,17 @@ const struct ps_json *ps_json_get(const struct ps_json *v, const char *key)
     return (const struct ps_json *)json_object_get(raw(v), key);
 }
 
+const struct ps_json *ps_json_member(const struct ps_json *v, const char *key,
+                                     enum ps_json_type type)
+{
+    const struct ps_json *m;
+
+    if (v == NULL || ps_json_type(v) != PS_JSON_OBJ)
+        return NULL;
+    m = ps_json_get(v, key);
+    return m != NULL && ps_json_type(m) == type ? m : NULL;
+}
+
 const struct ps_json *ps_json_next(const struct ps_json *obj, void **it, const char **out_key)
 {
     PS_ASSERT(json_is_object(raw(obj)));

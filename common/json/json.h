@@ -60,6 +60,9 @@ size_t ps_json_n(const struct ps_json *v); /* ARR, OBJ: number of members */
 const struct ps_json *ps_json_at(const struct ps_json *v, size_t i); /* ARR */
 /* OBJ: member or NULL. A member whose value is null is returned (type NULL). */
 const struct ps_json *ps_json_get(const struct ps_json *v, const char *key);
+/* The member if v is an OBJ that has it with this type, else NULL. v may be NULL or anything. */
+const struct ps_json *ps_json_member(const struct ps_json *v, const char *key,
+                                     enum ps_json_type type);
 /* OBJ in document order: *it starts NULL; returns the value, NULL at the end. */
 const struct ps_json *ps_json_next(const struct ps_json *obj, void **it, const char **out_key);
 

@@ -78,7 +78,7 @@ static int set_up(void **state)
 {
     struct world *w = ps_calloc(1, sizeof(*w));
 
-    memcpy(w->dir, "/tmp/ps-st-XXXXXX", 18);
+    (void)snprintf(w->dir, sizeof(w->dir), "/tmp/penstock-st-XXXXXX");
     assert_non_null(mkdtemp(w->dir));
     *state = w;
     return 0;

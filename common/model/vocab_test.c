@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static char dir[] = "/tmp/ps-vocab-XXXXXX";
+static char dir[] = "/tmp/penstock-vocab-XXXXXX";
 
 static int count(const char *json, uint32_t *out_n, struct ps_buf *err)
 {

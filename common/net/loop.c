@@ -19,7 +19,6 @@ struct ps_loop {
     ps_loop_fn tick;
     void *tick_ud;
     atomic_bool stop_asked;
-    _Atomic uint64_t n_turns;
 };
 
 struct watch { /* a descriptor or a signal; lives as long as its loop */
@@ -59,7 +58,6 @@ static void run_turn(struct ps_loop *l)
         l->tick(l->tick_ud);
     for (struct ps_turn *t = l->turns; t != NULL; t = t->next)
         t->after(t->ud);
-    atomic_fetch_add_explicit(&l->n_turns, 1, memory_order_relaxed);
 }
 
 static void on_prepare(uv_prepare_t *h)
@@ -231,11 +229,6 @@ int ps_loop_on_signal(struct ps_loop *l, int signo, ps_loop_fn fn, void *ud)
         return PS_FAULT(r);
     }
     return 0;
-}
-
-uint64_t ps_loop_turns(const struct ps_loop *l)
-{
-    return atomic_load_explicit(&l->n_turns, memory_order_relaxed);
 }
 
 struct ps_timer *ps_timer_create(struct ps_loop *l, ps_loop_fn fn, void *ud)

@@ -26,7 +26,6 @@ void ps_loop_on_tick(struct ps_loop *l, ps_loop_fn fn, void *ud);
 /* fn runs when fd is readable (an eventfd of ps_wake, typically). */
 PS_MUST int ps_loop_watch(struct ps_loop *l, int fd, ps_loop_fn fn, void *ud);
 PS_MUST int ps_loop_on_signal(struct ps_loop *l, int signo, ps_loop_fn fn, void *ud);
-uint64_t ps_loop_turns(const struct ps_loop *l); /* any thread: grows while the loop is alive */
 
 struct ps_timer *ps_timer_create(struct ps_loop *l, ps_loop_fn fn, void *ud);
 void ps_timer_start(struct ps_timer *t, uint64_t delay_ms, uint64_t repeat_ms);

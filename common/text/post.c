@@ -10,17 +10,6 @@ static bool fail(struct ps_buf *err, const char *what)
     return false;
 }
 
-static const struct ps_json *member(const struct ps_json *v, const char *key,
-                                    enum ps_json_type type)
-{
-    const struct ps_json *m;
-
-    if (v == NULL || ps_json_type(v) != PS_JSON_OBJ)
-        return NULL;
-    m = ps_json_get(v, key);
-    return m != NULL && ps_json_type(m) == type ? m : NULL;
-}
-
 bool ps_post_wrap(struct ps_post *p, uint32_t id, bool front)
 {
     if (p->n_prefix == PS_POST_IDS_MAX || p->n_suffix == PS_POST_IDS_MAX)
@@ -38,7 +27,8 @@ bool ps_post_wrap(struct ps_post *p, uint32_t id, bool front)
 /* The ids of one named special token, appended to ids. */
 static bool add_named(const struct ps_json *table, const char *name, uint32_t *ids, uint32_t *n)
 {
-    const struct ps_json *list = member(member(table, name, PS_JSON_OBJ), "ids", PS_JSON_ARR);
+    const struct ps_json *list =
+        ps_json_member(ps_json_member(table, name, PS_JSON_OBJ), "ids", PS_JSON_ARR);
 
     if (list == NULL)
         return false;
@@ -55,8 +45,8 @@ static bool add_named(const struct ps_json *table, const char *name, uint32_t *i
 
 static bool parse_template(struct ps_post *p, const struct ps_json *v, struct ps_buf *err)
 {
-    const struct ps_json *single = member(v, "single", PS_JSON_ARR);
-    const struct ps_json *table = member(v, "special_tokens", PS_JSON_OBJ);
+    const struct ps_json *single = ps_json_member(v, "single", PS_JSON_ARR);
+    const struct ps_json *table = ps_json_member(v, "special_tokens", PS_JSON_OBJ);
     uint32_t before[PS_POST_IDS_MAX], after[PS_POST_IDS_MAX], n_before = 0, n_after = 0;
     bool seen = false;
     size_t len;
@@ -65,9 +55,9 @@ static bool parse_template(struct ps_post *p, const struct ps_json *v, struct ps
         return fail(err, "TemplateProcessing: no list \"single\"");
     for (size_t i = 0; i < ps_json_n(single); i++) {
         const struct ps_json *item = ps_json_at(single, i);
-        const struct ps_json *tok = member(item, "SpecialToken", PS_JSON_OBJ);
-        const struct ps_json *seq = member(item, "Sequence", PS_JSON_OBJ);
-        const struct ps_json *id = member(tok != NULL ? tok : seq, "id", PS_JSON_STR);
+        const struct ps_json *tok = ps_json_member(item, "SpecialToken", PS_JSON_OBJ);
+        const struct ps_json *seq = ps_json_member(item, "Sequence", PS_JSON_OBJ);
+        const struct ps_json *id = ps_json_member(tok != NULL ? tok : seq, "id", PS_JSON_STR);
 
         if (id == NULL)
             return fail(err,
@@ -94,7 +84,7 @@ static bool parse_template(struct ps_post *p, const struct ps_json *v, struct ps
 
 static bool parse(struct ps_post *p, const struct ps_json *v, uint32_t depth, struct ps_buf *err)
 {
-    const struct ps_json *type = member(v, "type", PS_JSON_STR), *list;
+    const struct ps_json *type = ps_json_member(v, "type", PS_JSON_STR), *list;
     const char *name;
     size_t len;
 
@@ -106,7 +96,7 @@ static bool parse(struct ps_post *p, const struct ps_json *v, uint32_t depth, st
     if (strcmp(name, "TemplateProcessing") == 0)
         return parse_template(p, v, err);
     if (strcmp(name, "Sequence") == 0) {
-        list = member(v, "processors", PS_JSON_ARR);
+        list = ps_json_member(v, "processors", PS_JSON_ARR);
         if (list == NULL)
             return fail(err, "Sequence: no list of processors");
         for (size_t i = 0; i < ps_json_n(list); i++)

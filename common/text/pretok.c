@@ -59,17 +59,6 @@ static bool fail(struct ps_buf *err, const char *what)
     return false;
 }
 
-static const struct ps_json *member(const struct ps_json *v, const char *key,
-                                    enum ps_json_type type)
-{
-    const struct ps_json *m;
-
-    if (v == NULL || ps_json_type(v) != PS_JSON_OBJ)
-        return NULL;
-    m = ps_json_get(v, key);
-    return m != NULL && ps_json_type(m) == type ? m : NULL;
-}
-
 static struct stage *add_stage(struct ps_pretok *t, enum stage_kind kind, struct ps_buf *err)
 {
     struct stage *g;
@@ -100,7 +89,7 @@ static bool parse_behavior(const struct ps_json *v, enum behavior *out)
                  {"mergedwithnext", WITH_NEXT},
                  {"merged_with_next", WITH_NEXT},
                  {"contiguous", CONTIGUOUS}};
-    const struct ps_json *b = member(v, "behavior", PS_JSON_STR);
+    const struct ps_json *b = ps_json_member(v, "behavior", PS_JSON_STR);
     size_t len;
 
     if (b == NULL)
@@ -115,8 +104,8 @@ static bool parse_behavior(const struct ps_json *v, enum behavior *out)
 
 static bool parse_split(struct ps_pretok *t, const struct ps_json *v, struct ps_buf *err)
 {
-    const struct ps_json *p = member(v, "pattern", PS_JSON_OBJ), *text;
-    const struct ps_json *invert = member(v, "invert", PS_JSON_BOOL);
+    const struct ps_json *p = ps_json_member(v, "pattern", PS_JSON_OBJ), *text;
+    const struct ps_json *invert = ps_json_member(v, "invert", PS_JSON_BOOL);
     struct stage *g = add_stage(t, STAGE_REGEX, err);
     struct ps_buf why = PS_BUF_INIT;
     bool literal = false;
@@ -127,9 +116,9 @@ static bool parse_split(struct ps_pretok *t, const struct ps_json *v, struct ps_
     if (!parse_behavior(v, &g->behavior))
         return fail(err, "Split: unknown behavior");
     g->invert = invert != NULL && ps_json_bool(invert);
-    text = member(p, "Regex", PS_JSON_STR);
+    text = ps_json_member(p, "Regex", PS_JSON_STR);
     if (text == NULL) {
-        text = member(p, "String", PS_JSON_STR);
+        text = ps_json_member(p, "String", PS_JSON_STR);
         literal = true;
     }
     if (text == NULL)
@@ -150,8 +139,8 @@ static bool parse_split(struct ps_pretok *t, const struct ps_json *v, struct ps_
 
 static bool parse_byte_level(struct ps_pretok *t, const struct ps_json *v, struct ps_buf *err)
 {
-    const struct ps_json *prefix = member(v, "add_prefix_space", PS_JSON_BOOL);
-    const struct ps_json *use = member(v, "use_regex", PS_JSON_BOOL);
+    const struct ps_json *prefix = ps_json_member(v, "add_prefix_space", PS_JSON_BOOL);
+    const struct ps_json *use = ps_json_member(v, "use_regex", PS_JSON_BOOL);
 
     if (t->byte_level)
         return fail(err, "ByteLevel stands twice");
@@ -173,7 +162,7 @@ static bool parse_byte_level(struct ps_pretok *t, const struct ps_json *v, struc
 static bool parse_stage(struct ps_pretok *t, const struct ps_json *v, uint32_t depth,
                         struct ps_buf *err)
 {
-    const struct ps_json *type = member(v, "type", PS_JSON_STR), *m;
+    const struct ps_json *type = ps_json_member(v, "type", PS_JSON_STR), *m;
     const char *name;
     size_t len;
 
@@ -189,12 +178,12 @@ static bool parse_stage(struct ps_pretok *t, const struct ps_json *v, uint32_t d
 
         if (g == NULL)
             return false;
-        m = member(v, "individual_digits", PS_JSON_BOOL);
+        m = ps_json_member(v, "individual_digits", PS_JSON_BOOL);
         g->behavior = m != NULL && ps_json_bool(m) ? ISOLATED : CONTIGUOUS;
         return true;
     }
     if (strcmp(name, "Sequence") == 0) {
-        m = member(v, "pretokenizers", PS_JSON_ARR);
+        m = ps_json_member(v, "pretokenizers", PS_JSON_ARR);
         if (m == NULL)
             return fail(err, "Sequence: no list of pretokenizers");
         for (size_t i = 0; i < ps_json_n(m); i++)

@@ -354,10 +354,8 @@ int ps_tmpl_create(struct ps_tmpl **out, const char *src, size_t len, const char
     t->src = ps_strndup(src, len);
     take_tokens(t, root);
     r = compile(&t->main, src, len, err);
-    if (r == PS_TMPL_OK && tool_src != NULL && tool_src != src) {
+    if (r == PS_TMPL_OK && tool_src != NULL && tool_src != src)
         r = compile(&t->tool_use, tool_src, tool_len, err);
-        t->caps.has_tool_use = true;
-    }
     ps_json_free(doc);
     if (r == PS_TMPL_OK)
         r = probe_all(t, err);

@@ -31,7 +31,6 @@ struct ps_tmpl_caps {
     bool null_content;   /* renders content null beside tool_calls (else: give it "") */
     bool args_object;    /* tool_calls[].function.arguments as a parsed object (else: string) */
     bool developer_role; /* renders role "developer" itself */
-    bool has_tool_use;   /* a separate "tool_use" template exists */
 };
 
 PS_MUST int ps_tmpl_load(struct ps_tmpl **out, const char *dir, struct ps_buf *err);

@@ -30,17 +30,6 @@ static int bad(struct ps_buf *err, const char *sentence)
     return PS_TOK_E_BAD;
 }
 
-static const struct ps_json *member(const struct ps_json *v, const char *key,
-                                    enum ps_json_type type)
-{
-    const struct ps_json *m;
-
-    if (v == NULL || ps_json_type(v) != PS_JSON_OBJ)
-        return NULL;
-    m = ps_json_get(v, key);
-    return m != NULL && ps_json_type(m) == type ? m : NULL;
-}
-
 /* Absent and null are the same to every stage. */
 static const struct ps_json *stage(const struct ps_json *v, const char *key)
 {
@@ -51,14 +40,14 @@ static const struct ps_json *stage(const struct ps_json *v, const char *key)
 
 static bool flag(const struct ps_json *v, const char *key, bool otherwise)
 {
-    const struct ps_json *m = member(v, key, PS_JSON_BOOL);
+    const struct ps_json *m = ps_json_member(v, key, PS_JSON_BOOL);
 
     return m != NULL ? ps_json_bool(m) : otherwise;
 }
 
 static int load_vocab(struct ps_tok *t, const struct ps_json *model, struct ps_buf *err)
 {
-    const struct ps_json *vocab = member(model, "vocab", PS_JSON_OBJ), *v;
+    const struct ps_json *vocab = ps_json_member(model, "vocab", PS_JSON_OBJ), *v;
     const char *key;
     void *it = NULL;
 
@@ -108,7 +97,7 @@ static bool merge_halves(const struct ps_json *m, const char **l, size_t *l_len,
 
 static int load_merges(struct ps_tok *t, const struct ps_json *model, struct ps_buf *err)
 {
-    const struct ps_json *list = member(model, "merges", PS_JSON_ARR);
+    const struct ps_json *list = ps_json_member(model, "merges", PS_JSON_ARR);
     struct ps_buf both = PS_BUF_INIT;
     uint32_t rank = 0;
     int r = PS_TOK_OK;
@@ -172,7 +161,7 @@ static int load_model(struct ps_tok *t, const struct ps_json *root, struct ps_bu
 {
     static const char *const unused[] = {"dropout", "continuing_subword_prefix",
                                          "end_of_word_suffix"};
-    const struct ps_json *model = member(root, "model", PS_JSON_OBJ), *type, *unk;
+    const struct ps_json *model = ps_json_member(root, "model", PS_JSON_OBJ), *type, *unk;
     const char *name;
     size_t len;
     int r;
@@ -200,7 +189,7 @@ static int load_model(struct ps_tok *t, const struct ps_json *root, struct ps_bu
         return PS_TOK_OK;
     if (flag(model, "byte_fallback", false))
         return bad(err, "model: byte_fallback is not supported");
-    unk = member(model, "unk_token", PS_JSON_STR);
+    unk = ps_json_member(model, "unk_token", PS_JSON_STR);
     if (unk == NULL)
         return PS_TOK_OK;
     name = ps_json_str(unk, &len);
@@ -212,7 +201,7 @@ static int load_model(struct ps_tok *t, const struct ps_json *root, struct ps_bu
 
 static int parse_added(const struct ps_json *v, struct added *a, struct ps_buf *err)
 {
-    const struct ps_json *content = member(v, "content", PS_JSON_STR);
+    const struct ps_json *content = ps_json_member(v, "content", PS_JSON_STR);
 
     if (content == NULL)
         return bad(err, "added_tokens: an entry has no content");
@@ -351,7 +340,7 @@ static int check_decoder(const struct ps_json *root, struct ps_buf *err)
     const struct ps_json *v = stage(root, "decoder"), *type;
     size_t len;
 
-    type = member(v, "type", PS_JSON_STR);
+    type = ps_json_member(v, "type", PS_JSON_STR);
     if (type == NULL)
         return bad(err, "decoder: there is none; ByteLevel is needed");
     if (strcmp(ps_json_str(type, &len), "ByteLevel") == 0)
@@ -376,12 +365,12 @@ static int load_post(struct ps_tok *t, const struct ps_json *root, struct ps_buf
 /* bos_token and the like: a string, or an object with content. */
 static char *config_text(const struct ps_json *root, const char *key)
 {
-    const struct ps_json *v = member(root, key, PS_JSON_STR);
+    const struct ps_json *v = ps_json_member(root, key, PS_JSON_STR);
     size_t len = 0;
     const char *s;
 
     if (v == NULL)
-        v = member(member(root, key, PS_JSON_OBJ), "content", PS_JSON_STR);
+        v = ps_json_member(ps_json_member(root, key, PS_JSON_OBJ), "content", PS_JSON_STR);
     s = v == NULL ? "" : ps_json_str(v, &len);
     return ps_strndup(s, len <= CONFIG_TEXT_MAX ? len : 0);
 }

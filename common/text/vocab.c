@@ -203,42 +203,43 @@ void ps_vocab_set_decoded(struct ps_vocab *v, uint32_t id, const char *text, siz
     v->ents[v->by_id[id] - 1].special = same != 0 && v->ents[same - 1].special;
 }
 
+/* The entry with this string (raw: with these bytes), NULL when there is none. */
+static struct ps_vocab_ent *find(const struct ps_vocab *v, bool raw, const char *s, size_t len)
+{
+    uint32_t cap = raw ? v->raw_cap : v->text_cap, i = 0;
+
+    if (cap > 0)
+        i = *slot_of(raw ? v->by_raw : v->by_text, cap, v, raw, s, len);
+    return i != 0 ? &v->ents[i - 1] : NULL;
+}
+
 void ps_vocab_set_special(struct ps_vocab *v, const char *text, size_t len)
 {
-    uint32_t i;
+    struct ps_vocab_ent *e = find(v, false, text, len);
 
-    if (v->text_cap == 0)
-        return;
-    i = *slot_of(v->by_text, v->text_cap, v, false, text, len);
-    if (i != 0)
-        v->ents[i - 1].special = true;
+    if (e != NULL)
+        e->special = true;
 }
 
 bool ps_vocab_is_special(const struct ps_vocab *v, const char *text, size_t len)
 {
-    uint32_t i = v->text_cap == 0 ? 0 : *slot_of(v->by_text, v->text_cap, v, false, text, len);
+    const struct ps_vocab_ent *e = find(v, false, text, len);
 
-    return i != 0 && v->ents[i - 1].special;
+    return e != NULL && e->special;
 }
 
 uint32_t ps_vocab_find_text(const struct ps_vocab *v, const char *text, size_t len)
 {
-    uint32_t i;
+    const struct ps_vocab_ent *e = find(v, false, text, len);
 
-    if (v->text_cap == 0)
-        return PS_VOCAB_NONE;
-    i = *slot_of(v->by_text, v->text_cap, v, false, text, len);
-    return i == 0 ? PS_VOCAB_NONE : v->ents[i - 1].id;
+    return e != NULL ? e->id : PS_VOCAB_NONE;
 }
 
 uint32_t ps_vocab_find_raw(const struct ps_vocab *v, const char *raw, size_t len)
 {
-    uint32_t i;
+    const struct ps_vocab_ent *e = find(v, true, raw, len);
 
-    if (v->raw_cap == 0)
-        return PS_VOCAB_NONE;
-    i = *slot_of(v->by_raw, v->raw_cap, v, true, raw, len);
-    return i == 0 ? PS_VOCAB_NONE : v->ents[i - 1].id;
+    return e != NULL ? e->id : PS_VOCAB_NONE;
 }
 
 const struct ps_vocab_ent *ps_vocab_at(const struct ps_vocab *v, uint32_t id)

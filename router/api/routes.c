@@ -14,7 +14,7 @@
     { \
         .path = (p), .methods = (m), .flags = RT_ROUTE_OPEN | RT_ROUTE_ANYHOST, .handle = (fn) \
     }
-/* Clients see a reason instead of 404: another server may have it, and a later version of ours. */
+/* Other servers have these routes: clients see a reason instead of 404. */
 #define NOT_HERE(p) \
     { \
         .path = (p), .methods = RT_GET | RT_POST, .flags = RT_ROUTE_PREFIX \

@@ -3,15 +3,15 @@
 /*
  * Placement: which worker gets a generation.
  *
- * This version: rendezvous hashing of the prompt's first stride with bounded load, so that equal
- * prefixes meet on one worker until it is clearly busier than the others. A chooser that knows what
- * each worker caches stands behind the same call later. Pure reading of the fleet's view; any thread.
+ * Rendezvous hashing of the prompt's first stride (64 tokens) with bounded load, so that equal prefixes
+ * meet on one worker until it is clearly busier than the others. Pure reading of the fleet's view; any
+ * thread.
  *
  * Invariants
  *   P1 a SUSPECT, DRAINING or DEAD worker is never chosen.
  *   P2 with equal load, the same key gives the same worker while the set of live workers is the same;
  *      when one leaves only its keys move.
- *   P3 nobody gets more than BOUND times the mean number of open requests (rounded up).
+ *   P3 nobody gets more than 5/4 of the mean number of open requests (rounded up).
  */
 
 #include "common/base.h"

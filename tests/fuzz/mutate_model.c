@@ -28,7 +28,7 @@ enum { MAX_FILE_BYTES = 64 << 20 };
 static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors",
                                     "tokenizer.json", "tokenizer_config.json"};
 
-static void die(const char *what)
+PS_NORETURN static void die(const char *what)
 {
     (void)fprintf(stderr, "mutate_model: %s (errno %d)\n", what, errno);
     exit(1);

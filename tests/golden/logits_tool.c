@@ -27,7 +27,7 @@ struct run {
     uint32_t rows[MAX_CHUNK];
 };
 
-static void die(const char *what)
+PS_NORETURN static void die(const char *what)
 {
     (void)fprintf(stderr, "logits_tool: %s\n", what);
     exit(1);

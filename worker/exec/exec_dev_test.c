@@ -78,7 +78,7 @@ static int set_up_with(void **state, const struct tiny *t)
     char text[64];
     int fd, n;
 
-    memcpy(w->dir, "/tmp/ps-exec-XXXXXX", 20);
+    (void)snprintf(w->dir, sizeof(w->dir), "/tmp/penstock-exec-XXXXXX");
     assert_non_null(mkdtemp(w->dir));
     tiny_write(w->dir, t);
     fd = tiny_create(w->dir, "tokenizer.json");
@@ -448,6 +448,24 @@ static void prompt_scores_are_those_of_the_full_logits(void **state)
     assert_int_equal(done.row[0].token, ask_token(w, q.ids, 75, greedy).token);
 }
 
+static void scored_rows_side_by_side_keep_their_own_tokens(void **state)
+{
+    struct world *w = *state;
+    struct seq a = make_seq(0, 12), b = make_seq(1, 9);
+    struct wk_samp s = greedy_samp(12), t = greedy_samp(9);
+    struct wk_done done;
+
+    s.p.n_prompt_top = t.p.n_prompt_top = 3;
+    begin(w);
+    t.next_off = wk_plan_add_pool(w->b, b.ids + 1, 8); /* not in the order of the rows */
+    s.next_off = wk_plan_add_pool(w->b, a.ids + 1, 11);
+    add(w, &a, 0, 11, WK_ROW_PROMPT_SCORES, &s);
+    add(w, &b, 0, 8, WK_ROW_PROMPT_SCORES, &t);
+    done = finish(w);
+    expect_scores(w, &a, 0, 11, done.row[0].scores);
+    expect_scores(w, &b, 0, 8, done.row[1].scores);
+}
+
 static void one_step_is_in_flight_and_results_come_once(void **state)
 {
     struct world *w = *state;
@@ -539,6 +557,7 @@ int main(void)
         TEST(a_copied_tail_goes_its_own_way),
         TEST(prompt_scores_are_those_of_the_full_logits),
         TEST_BF16(prompt_scores_are_those_of_the_full_logits),
+        TEST(scored_rows_side_by_side_keep_their_own_tokens),
         TEST(one_step_is_in_flight_and_results_come_once),
         cmocka_unit_test_setup_teardown(numbers_that_are_none_fault_their_row_alone, set_up_nan,
                                         tear_down),

@@ -6,7 +6,7 @@
 
 enum {
     LAYER_ALIGN = 256, /* a layer begins on its own cache lines and vector loads */
-    ITEM_ALIGN = 4096, /* items go to disk by direct I/O later: whole 4 KiB blocks */
+    ITEM_ALIGN = 4096, /* whole pages of memory, and whole blocks of direct I/O */
     MIN_PAGE_TOKENS = 16,
 };
 

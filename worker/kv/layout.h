@@ -40,7 +40,7 @@ struct wk_kv_comp {
 struct wk_kv_group {
     uint32_t page_tokens; /* 16 * 2^k: 16 on cpu and sim */
     uint32_t item_bytes;  /* 4 KiB multiple */
-    uint16_t n_comp, live_slots;
+    uint16_t n_comp;
 };
 
 struct wk_kv_layout {

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-static char dir[] = "/tmp/ps-model-XXXXXX";
+static char dir[] = "/tmp/penstock-model-XXXXXX";
 
 static int load(struct wk_model **out, struct ps_buf *err)
 {

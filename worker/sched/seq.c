@@ -20,12 +20,6 @@ static const uint8_t allowed[WK_SEQ_N_STATES] = {
     [WK_SEQ_DONE] = 0,
 };
 
-const char *wk_seq_state_name(enum wk_seq_state s)
-{
-    PS_ASSERT(s < WK_SEQ_N_STATES);
-    return names[s];
-}
-
 void wk_seq_goto(struct wk_seq *q, enum wk_seq_state to)
 {
     PS_ASSERT(to < WK_SEQ_N_STATES && (allowed[q->state] & TO(to)) != 0);

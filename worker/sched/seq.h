@@ -74,7 +74,6 @@ struct wk_seq {
 struct wk_seq *wk_seq_create(struct pb_submit *move_s, uint32_t handle, uint64_t ticket);
 void wk_seq_destroy(struct wk_seq *q); /* in WAIT, PARKED or DONE without pages; NULL is fine */
 void wk_seq_goto(struct wk_seq *q, enum wk_seq_state to);
-const char *wk_seq_state_name(enum wk_seq_state s);
 
 void wk_seq_push(struct wk_seq *q, uint32_t token); /* a committed answer token */
 void wk_seq_sync(struct wk_seq *q);                 /* adm.len, held, n_left from the rest */

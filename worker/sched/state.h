@@ -15,7 +15,7 @@ enum { WK_SCHED_DEPTH_MAX = 2 };
 struct wk_sched {
     struct wk_sched_conf conf;
     uint32_t page_tokens, pool_tokens;
-    uint64_t next_request, next_step, last_done; /* tickets of requests; of steps */
+    uint64_t next_request, next_step; /* tickets of requests; of steps */
 
     struct wk_kv_pool *pool;
     struct wk_kv_tree *tree;

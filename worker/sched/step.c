@@ -116,7 +116,6 @@ static void commit(struct wk_sched *s, const struct wk_done *done)
     struct wk_flight *f = &s->flights[s->first_flight];
 
     PS_ASSERT(s->n_flights > 0 && done->ticket == f->ticket && done->n_row == f->n);
-    s->last_done = done->ticket;
     for (uint32_t i = 0; i < f->n; i++)
         commit_row(s, f, i, &done->row[i]);
     wk_limbo_drop(&s->limbo, s->tree, done->ticket);
