@@ -25,7 +25,7 @@ struct ps_ring *ps_ring_create(uint32_t n_msg, size_t msg_bytes); /* n_msg: powe
 void ps_ring_destroy(struct ps_ring *r);                          /* NULL is fine */
 PS_MUST int ps_ring_push(struct ps_ring *r, const void *msg);     /* E_FULL */
 PS_MUST int ps_ring_pop(struct ps_ring *r, void *out_msg);        /* E_EMPTY */
-uint32_t ps_ring_n(const struct ps_ring *r);    /* either side: a lower/upper bound */
+uint32_t ps_ring_n(const struct ps_ring *r); /* either side: a lower/upper bound */
 
 /* The sleeping side of one consumer thread. */
 struct ps_wake {

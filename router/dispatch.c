@@ -41,7 +41,7 @@ struct rt_gen {
     uint32_t n_out, cap_out;
     uint32_t attempt, worker, n_moves;
     struct rt_place_req place;
-    uint64_t start_us, sent_us, first_us, lost_us;
+    uint64_t start_us, sent_us, lost_us;
     struct rt_gen *prev, *next; /* queue links */
 };
 
@@ -268,16 +268,14 @@ struct rt_gen *rt_gen_start(struct rt_loop *l, const struct rt_gen_spec *spec,
 
 static void gen_finish(struct rt_gen *g, const struct rt_event *ev)
 {
-    const struct ps_clock *clock = g->loop->router->clock;
     struct rt_gen_end e = {.finish = finish_of(g, ev->finish, ev->matched_id),
                            .matched_id = ev->matched_id,
                            .n_total = g->n_out,
                            .n_cached = ev->n_cached,
                            .n_prompt_scores = ev->n_prompt_scores,
-                           .prompt_scores = ev->prompt_scores};
+                           .prompt_scores = ev->prompt_scores,
+                           .queued_us = g->sent_us - g->start_us};
 
-    e.end_us = ps_now_us(clock) - g->start_us;
-    e.queued_us = g->sent_us - g->start_us;
     g->sink.on_finished(g, &e, g->ud);
     gen_free(g);
 }
@@ -481,8 +479,6 @@ static void on_tokens(struct rt_gen *g, struct rt_event *ev)
     g->n_out += t->n;
     if (g->state == GEN_SENT)
         gen_goto(g, GEN_STREAM);
-    if (g->first_us == 0)
-        g->first_us = ps_now_us(g->loop->router->clock);
     g->sink.on_tokens(g, ev->first, t->n, t->ids, t->logprobs,
                       g->ud); /* may cancel: g is not used after */
 }

@@ -46,7 +46,7 @@ struct rt_gen_end {
         n_cached; /* prompt tokens found in a cache (first attempt that finished its prefill) */
     uint32_t n_prompt_scores;
     const struct pb_logprob *prompt_scores; /* valid during the call */
-    uint64_t queued_us, end_us;             /* durations since start */
+    uint64_t queued_us;                     /* from start to the first dispatch */
 };
 
 struct rt_gen_sink {

@@ -3,7 +3,7 @@
 /*
  * KV pool: hands out items (pages) of an arena by number and counts their holders.
  *
- * The arena is cut into slabs of 4-16 MiB. A slab serves one group at a time and returns to the
+ * The arena is cut into slabs of up to 8 MiB (more when one item is larger). A slab serves one group at a time and returns to the
  * common stock when its last item is free, so there is no fixed ratio between groups. slab_bytes is
  * a multiple of every group's item_bytes, so that an item's number is its byte offset in the arena
  * divided by item_bytes, whatever its neighbours hold.
