@@ -19,8 +19,8 @@ struct kn_ops;
 
 struct kn_dev_conf {
     uint32_t n_threads; /* compute threads, the caller's included; 0: 1 */
-    const char
-        *isa; /* "" best the machine has, or "scalar" "avx2" "avx512" "amx": forced (tests) */
+    /* "" best the machine has, or "scalar" "avx2" "avx512" "amx": forced (tests) */
+    const char *isa;
 };
 
 enum {

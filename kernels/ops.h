@@ -63,8 +63,8 @@ void kn_mat_pack(void *dst, enum kn_dtype t, uint32_t n, uint32_t k, const void 
 struct kn_kv_view {
     uint8_t *arena;
     uint64_t item_stride;
-    const uint32_t
-        *table; /* [row][table_stride] page numbers; page i holds tokens [i << page_shift, ...) */
+    /* [row][table_stride] page numbers; page i holds tokens [i << page_shift, ...) */
+    const uint32_t *table;
     uint32_t table_stride;
     uint32_t layer_off, head_stride, row_stride, scale_off;
     uint8_t page_shift, fmt; /* fmt: enum kn_dtype for raw rows */
@@ -77,8 +77,8 @@ struct kn_seq {
     uint32_t n_q;
     uint32_t pos0;
     uint32_t table_row; /* row of kn_kv_view.table */
-    uint32_t
-        flags; /* KN_SEQ_NO_KV_WRITE: the rows are in the cache already and must not be written */
+    /* KN_SEQ_NO_KV_WRITE: the rows are in the cache already and must not be written */
+    uint32_t flags;
 };
 enum { KN_SEQ_NO_KV_WRITE = 1 };
 
@@ -134,8 +134,8 @@ enum { KN_MAX_TOP = 20 };
 struct kn_samp_out { /* host memory, valid after sync */
     uint32_t token;
     uint32_t fault; /* 1: the logits hold NaN, or nothing is left to sample from */
-    float
-        logprob; /* of the raw distribution (before penalties, temperature, truncation); -9999 for -inf */
+    /* of the raw distribution (before penalties, temperature, truncation); -9999 for -inf */
+    float logprob;
     uint32_t rank; /* 1 = most likely, by raw logits */
     uint32_t n_top;
     uint32_t top_id[KN_MAX_TOP];

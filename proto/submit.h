@@ -23,8 +23,8 @@ struct pb_sampling {
     int32_t top_k; /* <= 0: off */
     uint64_t seed; /* always set: the router draws one when the client has none */
     int32_t n_top; /* -1: no log-probabilities; else the token's own and the top n */
-    int32_t
-        n_prompt_top; /* -1: none; else prompt log-probabilities with top n (bypasses cache reads) */
+    /* -1: none; else prompt log-probabilities with top n (bypasses cache reads) */
+    int32_t n_prompt_top;
 };
 
 struct pb_submit {
@@ -47,8 +47,8 @@ struct pb_submit {
     uint32_t *stop_ids;
     uint32_t *bias_ids;
     float *bias;
-    uint32_t
-        *cuts; /* positions worth a snapshot: end of system and tools, end of the last user turn */
+    /* positions worth a snapshot: end of system and tools, end of the last user turn */
+    uint32_t *cuts;
     struct pb_sampling samp;
 };
 

@@ -40,8 +40,8 @@ struct rt_prompt {
     const char *text; /* arena; with echo: what the answer repeats */
     size_t text_len;
     uint32_t n_tokens, n_cached, max_out;
-    struct pb_logprob
-        *scores; /* [n_scores], entry 0 unused; NULL when not asked for or not there */
+    /* [n_scores], entry 0 unused; NULL when not asked for or not there */
+    struct pb_logprob *scores;
     uint32_t n_scores;
 };
 

@@ -40,6 +40,8 @@ struct rt_gen {
     uint32_t *out_ids;       /* tokens of the answer so far */
     uint32_t n_out, cap_out;
     uint32_t attempt, worker, n_moves;
+    uint64_t space_id,
+        arith_id; /* of the worker it runs on; arith_id 0 when that one is not exact */
     struct rt_place_req place;
     uint64_t start_us, sent_us, lost_us;
     struct rt_gen *prev, *next; /* queue links */
@@ -378,6 +380,8 @@ static enum dispatched dispatch(struct rt_gen *g)
     queue_del(queue_of(g), g);
     gen_goto(g, GEN_SENT);
     g->worker = slot;
+    g->space_id = w.info.space_id;
+    g->arith_id = w.info.exact ? w.info.arith_id : 0;
     if (g->sent_us == 0)
         g->sent_us = ps_now_us(l->router->clock);
     publish_counts(l->gens);
@@ -426,7 +430,6 @@ static void on_lost(struct rt_gen *g)
     struct rt_loop *l = g->loop;
     struct rt_fail f;
 
-    ps_counter_add(l->router->metrics->lost, 1);
     if (finish_if_complete(g))
         return;
     if (++g->n_moves > (uint32_t)l->router->conf->max_moves) {
@@ -470,6 +473,9 @@ static void on_tokens(struct rt_gen *g, struct rt_event *ev)
 {
     struct rt_tokens *t = ev->tokens;
 
+    /* From the first token on only a worker that would have said the same may go on (G2). */
+    g->place.space_id = g->space_id;
+    g->place.arith_id = g->arith_id;
     PS_ASSERT(ev->first == g->n_out && g->n_out + t->n <= MAX_TOKENS_KEPT);
     if (g->n_out + t->n > g->cap_out) {
         g->cap_out = ps_max_u32(2 * g->cap_out, g->n_out + t->n + 16);

@@ -187,7 +187,6 @@ static int setup(void **state)
                             .max_moves = 3};
     ps_clock_manual(&clock_, 1000000);
     metrics.moves = &counters[0];
-    metrics.lost = &counters[1];
     metrics.refused_queue_full = &counters[2];
     router = (struct rt_router){.conf = &conf, .clock = &clock_, .n_loops = 1, .metrics = &metrics};
     router.model.context = 4096;

@@ -42,8 +42,8 @@ struct rt_gen_end {
     enum pb_finish finish;
     uint32_t matched_id; /* EOS or stop id */
     uint32_t n_total;    /* tokens of the answer */
-    uint32_t
-        n_cached; /* prompt tokens found in a cache (first attempt that finished its prefill) */
+    /* prompt tokens found in a cache (first attempt that finished its prefill) */
+    uint32_t n_cached;
     uint32_t n_prompt_scores;
     const struct pb_logprob *prompt_scores; /* valid during the call */
     uint64_t queued_us;                     /* from start to the first dispatch */

@@ -122,6 +122,7 @@ static bool load_secret(struct rt_router *r, struct ps_buf *err)
 static bool make_fleet(struct rt_router *r, struct ps_buf *err)
 {
     const struct rt_conf *c = r->conf;
+    uint8_t digest[32];
     const struct rt_fleet_conf fc = {.bind_host = c->worker_host,
                                      .tok_port = (uint16_t)c->worker_port,
                                      .n_loops = r->n_loops,
@@ -129,8 +130,10 @@ static bool make_fleet(struct rt_router *r, struct ps_buf *err)
                                      .curve_secret_file = c->curve_secret_file,
                                      .curve_allow_file = c->curve_allow_file,
                                      .insecure_public_bind = c->insecure_worker_bind,
-                                     .inject = c->inject};
+                                     .inject = c->inject,
+                                     .tokenizer_digest = digest};
 
+    ps_tok_digest(r->model.tok, digest);
     return rt_fleet_create(&r->fleet, &fc, r->clock, err) == 0;
 }
 

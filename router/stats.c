@@ -69,8 +69,6 @@ static void make_counters(struct rt_metrics *m, const char *labels)
     m->prefix_hits = ps_counter_get("vllm:prefix_cache_hits_total", "Prompt tokens found.", labels);
     m->moves =
         ps_counter_get("penstock_moves_total", "Generations moved to another worker.", labels);
-    m->lost =
-        ps_counter_get("penstock_attempts_lost_total", "Attempts whose worker was lost.", labels);
     m->refused_queue_full = ps_counter_get("penstock_refused_queue_full_total",
                                            "Requests refused: queue full.", labels);
     m->ignored_params = ps_counter_get("penstock_ignored_params_total",

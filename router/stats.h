@@ -21,7 +21,7 @@ struct rt_metrics {
     struct ps_hist *ttft, *itl, *tpot, *e2e, *queue_time, *prefill_time, *decode_time;
     struct ps_hist *request_prompt_tokens, *request_generation_tokens, *request_max_tokens,
         *request_n;
-    struct ps_counter *moves, *lost, *refused_queue_full, *ignored_params, *key_failures;
+    struct ps_counter *moves, *refused_queue_full, *ignored_params, *key_failures;
     struct ps_gauge *running, *waiting, *kv_usage, *workers_ready, *draining, *connections;
     struct ps_gauge *waiting_by_reason, *preemptions;
 };

@@ -29,8 +29,8 @@ struct wk_link_conf {
     struct pb_worker_info info;
     uint32_t n_attempts_max; /* open attempts over all routers; more are rejected PB_REJ_FULL */
     const char *curve_secret_file, *curve_server_key_file; /* "" : NULL mechanism */
-    const char
-        *inject; /* fault injection at the application's edge, "" none: see common/mq/inject.h */
+    /* fault injection at the application's edge, "" none: see common/mq/inject.h */
+    const char *inject;
 };
 
 enum wk_in_kind { WK_IN_OPEN, WK_IN_CANCEL, WK_IN_DRAIN, WK_IN_UNDRAIN, WK_IN_FLUSH };

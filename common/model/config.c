@@ -329,7 +329,7 @@ static void read_flags(struct reader *r, struct ps_model_config *c)
     if (find(r->outer, "quantization_config") != NULL ||
         find(r->text, "quantization_config") != NULL)
         refuse(r, "quantization_config",
-               "is not supported by this version (bf16, f16 and f32 weights are)");
+               "is not supported by penstock (bf16, f16 and f32 weights are)");
     read_dtype(r, c);
 }
 

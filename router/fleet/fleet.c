@@ -86,6 +86,9 @@ int rt_fleet_create(struct rt_fleet **out, const struct rt_fleet_conf *conf,
     PS_ASSERT(conf->n_loops > 0 && conf->n_loops <= RT_MAX_LOOPS);
     f->n_loops = conf->n_loops;
     f->n_events = conf->n_events;
+    f->checks_tokenizer = conf->tokenizer_digest != NULL;
+    if (f->checks_tokenizer)
+        memcpy(f->tokenizer_digest, conf->tokenizer_digest, sizeof(f->tokenizer_digest));
     f->clock = clock;
     f->rinc = ps_wall_us(clock) * 1000; /* start time in ns: incarnations are ordered */
     f->now_us = ps_now_us(clock);

@@ -41,6 +41,8 @@ struct rt_fleet_conf {
     const char *curve_allow_file;  /* lines "z85-public-key uid-hex"; mandatory with CURVE */
     bool insecure_public_bind;     /* a public bind without CURVE was asked for explicitly */
     const char *inject;            /* fault injection, "" none */
+    /* [32]: a worker with another tokenizer is not let in; NULL: any */
+    const uint8_t *tokenizer_digest;
 };
 
 enum rt_worker_state { RT_W_ABSENT, RT_W_LIVE, RT_W_SUSPECT, RT_W_DRAINING, RT_W_DEAD };
@@ -100,7 +102,7 @@ void rt_fleet_destroy(struct rt_fleet *f);
 /* View: any thread, lock-free copies. Returns false for a slot that never held a worker. */
 uint32_t rt_fleet_n_slots(const struct rt_fleet *f); /* slots ever used */
 bool rt_fleet_worker(const struct rt_fleet *f, uint32_t slot, struct rt_worker *out);
-/* Shared counters (seams: shared counters): add at placement, taken back by the link thread when a beat covers the dispatch. */
+/* Shared counters: add at placement, taken back by the link thread when a beat covers the dispatch. */
 int64_t rt_fleet_reserve(struct rt_fleet *f, uint32_t slot,
                          int64_t n_tok); /* returns the old value */
 void rt_fleet_unreserve(struct rt_fleet *f, uint32_t slot, int64_t n_tok);

@@ -165,6 +165,8 @@ struct rt_loop_side {
 };
 
 struct rt_fleet {
+    uint8_t tokenizer_digest[32];
+    bool checks_tokenizer;
     uint64_t rinc;
     uint32_t n_loops, n_events;
     const struct ps_clock *clock;

@@ -175,9 +175,17 @@ static void send_welcome(struct rt_fleet *f, struct rt_peer *p)
  */
 void rt_peer_on_hello(struct rt_fleet *f, const uint8_t id[RT_ID_BYTES], const struct pb_hello *h)
 {
-    struct rt_peer *p = take_slot(f, h->info.uid);
+    struct rt_peer *p;
     bool fresh;
 
+    /* Its token ids would mean other text: it gets no Welcome, and asks again once a second. */
+    if (f->checks_tokenizer &&
+        memcmp(f->tokenizer_digest, h->info.tokenizer_digest, sizeof(f->tokenizer_digest)) != 0) {
+        ps_warn("worker has another tokenizer; not let in", "uid=%016llx model=%s",
+                (unsigned long long)h->info.uid, PS_Q(h->info.model));
+        return;
+    }
+    p = take_slot(f, h->info.uid);
     if (p == NULL) {
         ps_warn("no slot for a worker", "uid=%016llx", (unsigned long long)h->info.uid);
         return;

@@ -114,6 +114,20 @@ static void nonce_names_one_link(void **state)
     rt_fleet_destroy(x.f);
 }
 
+static void a_worker_with_another_tokenizer_is_not_let_in(void **state)
+{
+    struct fixture x;
+
+    (void)state;
+    open_fleet(&x);
+    x.f->checks_tokenizer = true;
+    x.f->tokenizer_digest[5] = 1;
+    assert_null(hello(&x, 100, 1));
+    x.f->tokenizer_digest[5] = 0; /* the fixture's worker says zeros */
+    assert_non_null(hello(&x, 100, 2));
+    rt_fleet_destroy(x.f);
+}
+
 static void new_epoch_keeps_attempts_and_new_incarnation_loses_them(void **state)
 {
     struct fixture x;
@@ -287,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nonce_names_one_link),
+        cmocka_unit_test(a_worker_with_another_tokenizer_is_not_let_in),
         cmocka_unit_test(new_epoch_keeps_attempts_and_new_incarnation_loses_them),
         cmocka_unit_test(silence_makes_suspect_then_dead),
         cmocka_unit_test(unreachable_worker_is_dead_after_half_a_second),

@@ -55,6 +55,12 @@ static const struct candidate *choose(const struct candidate *c, uint32_t n, uin
     return best;
 }
 
+static bool matches(const struct rt_place_req *req, const struct rt_worker *w)
+{
+    return (req->space_id == 0 || req->space_id == w->info.space_id) &&
+           (req->arith_id == 0 || req->arith_id == w->info.arith_id);
+}
+
 int rt_place_pick(const struct rt_fleet *f, const struct rt_place_req *req, uint32_t *out_slot)
 {
     struct candidate c[RT_MAX_WORKERS];
@@ -66,7 +72,7 @@ int rt_place_pick(const struct rt_fleet *f, const struct rt_place_req *req, uint
     for (i = 0; i < n_slots; i++) {
         int64_t open;
 
-        if (!rt_fleet_worker(f, i, &w) || w.state != RT_W_LIVE)
+        if (!rt_fleet_worker(f, i, &w) || w.state != RT_W_LIVE || !matches(req, &w))
             continue;
         open = (int64_t)w.load.n_running + w.load.n_waiting + w.load.n_suspended + w.resv_req;
         c[n].slot = i;

@@ -24,10 +24,10 @@ enum {
 };
 
 struct rt_place_req {
-    uint64_t key; /* rt_place_key */
-    uint32_t
-        n_avoid; /* slots that refused or lost this very request lately: only if nobody else is there */
-    uint32_t avoid[4];
+    uint64_t key;                /* rt_place_key */
+    uint64_t space_id, arith_id; /* not 0: only workers whose bytes (and bits) are the same */
+    /* Slots that refused or lost this very request lately: taken only if nobody else is there. */
+    uint32_t n_avoid, avoid[4];
 };
 
 /* Affinity wins when given (not 0); else the chain hash after the first stride, or of what there is. */

@@ -128,6 +128,22 @@ static void an_avoided_worker_is_the_last_resort(void **state)
     assert_int_equal(slot, req.avoid[0]);
 }
 
+static void a_stream_that_began_stays_with_equal_arithmetic(void **state)
+{
+    struct rt_place_req req = {.space_id = 7, .arith_id = 8};
+    uint32_t slot;
+
+    (void)state;
+    make_fleet(3);
+    workers[1].info.space_id = 7;
+    assert_int_equal(rt_place_pick(NULL, &req, &slot), RT_PLACE_E_NONE);
+    workers[1].info.arith_id = 8;
+    for (req.key = 0; req.key < 20; req.key++) {
+        assert_int_equal(rt_place_pick(NULL, &req, &slot), RT_PLACE_OK);
+        assert_int_equal(slot, 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,6 +152,7 @@ int main(void)
         cmocka_unit_test(nobody_gets_more_than_the_bound),
         cmocka_unit_test(only_live_workers_below_their_limit_are_chosen),
         cmocka_unit_test(an_avoided_worker_is_the_last_resort),
+        cmocka_unit_test(a_stream_that_began_stays_with_equal_arithmetic),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

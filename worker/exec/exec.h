@@ -50,8 +50,8 @@ struct wk_samp {               /* plain data; offsets count uint32_t from the pl
     uint32_t bias_off, n_bias; /* ids, then the same number of floats */
     uint32_t ban_off, n_ban;
     uint32_t hist_off, n_hist, n_hist_prompt; /* only when a penalty is on */
-    uint32_t
-        next_off; /* PROMPT_SCORES: the next id of each of the row's positions (none for a LAST_CHUNK's last) */
+    /* PROMPT_SCORES: the next id of each of the row's positions (none for a LAST_CHUNK's last) */
+    uint32_t next_off;
 };
 
 struct wk_copy { /* tail copy-on-write: first n_tok tokens of a page, before the step runs */
