@@ -11,7 +11,7 @@
 #include "common/log.h"
 #include "router/conf_def.h"
 #include "router/loop.h"
-#include "router/text.h"
+#include "router/request/text.h"
 
 enum { CARE_MS = 100 };
 

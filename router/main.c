@@ -20,8 +20,8 @@
 #include "router/conf_def.h"
 #include "router/keys.h"
 #include "router/loop.h"
+#include "router/request/text.h"
 #include "router/stats.h"
-#include "router/text.h"
 
 enum { EVENTS_PER_LOOP = 1 << 15, CARE_INTERVAL_S = 1, KEYS_INTERVAL_S = 5 };
 

@@ -24,7 +24,7 @@ struct rt_conf;    /* router/conf_def.h */
 struct rt_keys;    /* router/keys.h */
 struct rt_metrics; /* router/stats.h */
 struct rt_gens;    /* router/dispatch.c: this loop's generations and queue */
-struct rt_text;    /* router/text.h: the pool for long texts */
+struct rt_text;    /* router/request/text.h: the pool for long texts */
 struct rt_api;     /* router/api/api.h: this loop's open requests */
 
 struct rt_model {         /* what is served; one per router */

@@ -7,8 +7,8 @@
  * is asked for, so that nobody learns without a key which routes exist.
  */
 
+#include "router/answer/call.h"
 #include "router/ask.h"
-#include "router/call.h"
 #include "router/router.h"
 
 struct rt_api {

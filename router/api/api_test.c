@@ -13,8 +13,8 @@
 #include "router/api/api.h"
 #include "router/conf_def.h"
 #include "router/gen.h"
+#include "router/request/tok_fixture.h"
 #include "router/stats.h"
-#include "router/tok_fixture.h"
 
 enum { WAIT_MS = 3000, MAX_GENS = 32, END = FIX_FIRST_EXTRA };
 

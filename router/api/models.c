@@ -3,7 +3,7 @@
 
 #include "common/json/json.h"
 #include "router/api/api.h"
-#include "router/params.h"
+#include "router/request/params.h"
 
 static void add_model(struct ps_buf *out, const struct rt_model *m, const char *id)
 {

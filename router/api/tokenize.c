@@ -10,7 +10,7 @@
 #include "common/text/utf8.h"
 #include "router/api/api.h"
 #include "router/conf_def.h"
-#include "router/prepare.h"
+#include "router/request/prepare.h"
 
 enum { MAX_CONFIG_BYTES = 4 << 20, MAX_BATCH = 2048 };
 

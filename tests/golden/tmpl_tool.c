@@ -15,7 +15,7 @@
 #include "common/buf.h"
 #include "common/json/json.h"
 #include "common/text/template.h"
-#include "router/messages.h"
+#include "router/request/messages.h"
 
 static const struct tm day = {.tm_year = 124,
                               .tm_mon = 6,

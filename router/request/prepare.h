@@ -7,7 +7,7 @@
  * ends up in the call's fail.
  */
 
-#include "router/call.h"
+#include "router/answer/call.h"
 
 void rt_prepare_call(struct rt_call *c, struct ps_tok_ctx *tok);
 

@@ -17,7 +17,7 @@
 #include "common/buf.h"
 #include "common/text/tokenizer.h"
 #include "proto/submit.h"
-#include "router/check.h"
+#include "router/request/check.h"
 
 struct rt_stop {
     const char *s;

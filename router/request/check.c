@@ -1,4 +1,4 @@
-#include "router/check.h"
+#include "router/request/check.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "router/conf_def.h"
-#include "router/params.h"
-#include "router/params_fields.h"
+#include "router/request/params.h"
+#include "router/request/params_fields.h"
 #include "router/router.h"
 
 #define P(c) ((struct rt_params *)(c)->dst)

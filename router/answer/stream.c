@@ -1,4 +1,4 @@
-#include "router/stream.h"
+#include "router/answer/stream.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
-#include "router/write.h"
+#include "router/answer/write.h"
 
 #include <math.h>
 
-#include "router/tok_fixture.h"
+#include "router/request/tok_fixture.h"
 
 /* One call as the writers see it: two choices of one prompt. */
 struct world {

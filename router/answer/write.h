@@ -8,7 +8,7 @@
  * about them is a golden line in write_test.c.
  */
 
-#include "router/call.h"
+#include "router/answer/call.h"
 
 /* Made once when the answer begins: what every event starts with. */
 const char *rt_write_chunk_head(struct rt_call *c);

@@ -1,15 +1,15 @@
-#include "router/call.h"
+#include "router/answer/call.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/hash.h"
+#include "router/answer/write.h"
 #include "router/api/api.h"
 #include "router/conf_def.h"
-#include "router/prepare.h"
+#include "router/request/prepare.h"
 #include "router/stats.h"
-#include "router/write.h"
 
 enum {
     CARE_MS = 250,

@@ -1,4 +1,4 @@
-#include "router/prepare.h"
+#include "router/request/prepare.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -6,7 +6,7 @@
 
 #include "router/api/api.h"
 #include "router/conf_def.h"
-#include "router/messages.h"
+#include "router/request/messages.h"
 #include "router/router.h"
 #include "router/stats.h"
 

@@ -1,11 +1,11 @@
-#include "router/params.h"
+#include "router/request/params.h"
 
 #include <math.h>
 #include <stdio.h>
 
 #include "router/conf_def.h"
+#include "router/request/tok_fixture.h"
 #include "router/router.h"
-#include "router/tok_fixture.h"
 
 static struct ps_tok *tok;
 static struct rt_conf conf = {.max_n = 16, .max_logprobs = 20};

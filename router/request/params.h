@@ -14,7 +14,7 @@
 
 #include "common/buf.h"
 #include "proto/submit.h"
-#include "router/check.h"
+#include "router/request/check.h"
 
 struct rt_conf;
 struct rt_model;

@@ -1,4 +1,4 @@
-#include "router/text.h"
+#include "router/request/text.h"
 
 #include <errno.h>
 #include <poll.h>

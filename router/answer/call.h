@@ -24,11 +24,11 @@
 
 #include "common/arena.h"
 #include "common/json/json.h"
+#include "router/answer/stream.h"
 #include "router/ask.h"
 #include "router/gen.h"
-#include "router/params.h"
-#include "router/stream.h"
-#include "router/text.h"
+#include "router/request/params.h"
+#include "router/request/text.h"
 
 struct rt_call;
 struct rt_api;

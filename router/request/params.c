@@ -1,4 +1,4 @@
-#include "router/params.h"
+#include "router/request/params.h"
 
 #include <float.h>
 #include <math.h>
@@ -8,7 +8,7 @@
 #include "common/hash.h"
 #include "common/rng.h"
 #include "router/conf_def.h"
-#include "router/params_fields.h"
+#include "router/request/params_fields.h"
 #include "router/router.h"
 
 /* Temperatures below this are greedy; the worker gets an exact 0. */

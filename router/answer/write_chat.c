@@ -1,4 +1,4 @@
-#include "router/write.h"
+#include "router/answer/write.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "router/messages.h"
+#include "router/request/messages.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

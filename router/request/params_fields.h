@@ -4,7 +4,7 @@
  * The request fields of each dialect, as tables for rt_check_object: the dialect's own, then the common.
  */
 
-#include "router/params.h"
+#include "router/request/params.h"
 
 enum { RT_PARAMS_N_TABLES = 2 };
 

@@ -1,6 +1,6 @@
-#include "router/stream.h"
+#include "router/answer/stream.h"
 
-#include "router/tok_fixture.h"
+#include "router/request/tok_fixture.h"
 
 enum { MAX_SUBS = 256, MAX_TEXT = 12 };
 
