@@ -186,6 +186,7 @@ ROWS = {  # status, type, code
     "E24": (405, "invalid_request_error", "method_not_allowed"),
     "E25": (501, "invalid_request_error", "unsupported_endpoint"),
     "E27": (429, "overloaded_error", "queue_full"),
+    "E28": (503, "overloaded_error", "queue_timeout"),
     "E31": (503, "server_error", "no_worker_available"),
     "E42": (400, "invalid_request_error", "unsupported_content"),
 }
@@ -877,6 +878,29 @@ def _():
     assert metric("vllm:request_success_total", finished_reason="stop") == stops
 
 
+@case("stall", "C103", "a client that stops reading is cut, and disturbs nobody")
+def _():
+    body = json.dumps({"messages": ASK, "max_tokens": 3900, "ignore_eos": True, "stream": True, "temperature": 0,
+                       "logprobs": True, "top_logprobs": 20}).encode()
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", W["cluster"].port))
+        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                  b"content-length: %d\r\n\r\n" % len(body) + body)
+        W["cluster"].wait(lambda: metric("penstock_connections") == 2, WAIT_S, "the stream")
+        good(chat(max_tokens=4))
+        W["cluster"].wait(lambda: metric("penstock_connections") == 1, WAIT_S, "the stalled client to be cut")
+        s.settimeout(WAIT_S)
+        got = b""
+        try:
+            while part := s.recv(1 << 16):
+                got += part
+        except ConnectionResetError:
+            pass
+        assert not got.endswith(b"0\r\n\r\n") and b"[DONE]" not in got, "the body looks complete"
+    W["cluster"].wait_idle()
+
+
 # ---- 7.4 completions ----
 
 @case("open", "C105-C106", "a completion")
@@ -1128,6 +1152,22 @@ def _():
         assert 1 <= int(a.get("retry-after")) <= 120 and a.reason == "Too Many Requests"
 
 
+@case("late", "C195", "too long in the queue")
+def _():
+    out = []
+
+    def one():
+        out.append(chat(messages=ASK, max_tokens=3900, ignore_eos=True))
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    [t.start() for t in threads]
+    [t.join(WAIT_S) for t in threads]
+    late = [a for a in out if a.status == 503]
+    assert len(out) == 8 and late and any(a.status == 200 for a in out), [a.status for a in out]
+    for a in late:
+        err(a, "E28")
+        assert a.get("retry-after") == "1" and a.reason == "Service Unavailable"
+
+
 @case("empty", "C196, C202", "no worker")
 def _():
     a = ask("POST", "/v1/chat/completions", TINY)
@@ -1327,6 +1367,8 @@ WORLDS = {
     "keyed": dict(key=KEY),
     "strict": dict(router_args=["--strict-params", "--max-tokens-overflow", "clamp"]),
     "queue": dict(router_args=["--max-queue", "4"], worker_args=["--max-seqs", "1", "--max-waiting", "1"]),
+    "late": dict(router_args=["--queue-timeout", "1"], worker_args=["--max-seqs", "1", "--max-waiting", "0"]),
+    "stall": dict(router_args=["--write-stall", "1"]),
     "empty": dict(n_workers=0),
     "two": dict(n_workers=2, router_args=["--move-wait", "2"]),
     "drain": dict(router_args=["--drain-grace", "2"]),
