@@ -13,7 +13,8 @@
  *   H1 a request's on_gone or its last write ends it, never both; after that it must not be answered.
  *      Its memory (head, body) stays readable until the end of the turn.
  *   H2 an SSE event handed to ps_http_write is never split over two HTTP chunks.
- *   H3 memory per connection <= head limit + body limit + output limit + 64 KiB of input that waits
+ *   H3 memory per connection <= head limit + body limit + output limit (or one write, where that is
+ *      more) + 64 KiB of input that waits
  *      (buffers double, so up to twice that). Only ps_http_reply may queue more: what it was given.
  *   H4 nothing is answered on a connection after an answer that said "connection: close".
  *   H5 on_gone and on_drained never come from inside a call of the user's, but for ps_http_destroy.

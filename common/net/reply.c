@@ -166,7 +166,8 @@ static bool put_chunk(struct ps_conn *c, const struct ps_http_req *r, const void
 
     if (len == 0 || r->head.is_head || c->doomed)
         return !c->doomed;
-    if (pending + len + FRAME_BYTES > l->out_hard_bytes) {
+    /* With nothing unsent any length goes: what one write brings is the user's to bound, as in a reply. */
+    if (pending > 0 && pending + len + FRAME_BYTES > l->out_hard_bytes) {
         c->doomed = true; /* on_gone comes in the next turn, never from inside this call */
         ps_http_mark_resume(c);
         return false;

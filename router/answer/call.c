@@ -109,6 +109,16 @@ static void cancel_all(struct rt_call *c)
     }
 }
 
+static void mark_call(struct rt_call *c)
+{
+    if (!c->dirty) {
+        c->dirty = true;
+        c->next_dirty = NULL;
+        *c->api->dirty_tail = c;
+        c->api->dirty_tail = &c->next_dirty;
+    }
+}
+
 static void mark(struct rt_choice *ch)
 {
     struct rt_call *c = ch->call;
@@ -119,12 +129,7 @@ static void mark(struct rt_choice *ch)
         *c->dirty_tail = ch;
         c->dirty_tail = &ch->next_dirty;
     }
-    if (!c->dirty) {
-        c->dirty = true;
-        c->next_dirty = NULL;
-        *c->api->dirty_tail = c;
-        c->api->dirty_tail = &c->next_dirty;
-    }
+    mark_call(c);
 }
 
 /* ---- usage and metrics ---- */
@@ -591,11 +596,12 @@ static void flush_failed(struct rt_call *c, struct ps_buf *b)
     call_destroy(c);
 }
 
+/* The events of all marked choices, or of the first ones when those are many: the rest stays marked. */
 static void add_dirty_events(struct rt_call *c, struct ps_buf *b)
 {
     struct rt_choice *ch;
 
-    while ((ch = c->dirty_choices) != NULL) {
+    while ((ch = c->dirty_choices) != NULL && b->len <= c->api->out_soft_bytes) {
         c->dirty_choices = ch->next_dirty;
         ch->dirty = false;
         if (c->p.dialect == RT_CHAT)
@@ -603,19 +609,35 @@ static void add_dirty_events(struct rt_call *c, struct ps_buf *b)
         else
             rt_completion_add_events(b, ch);
     }
-    c->dirty_tail = &c->dirty_choices;
+    if (c->dirty_choices == NULL)
+        c->dirty_tail = &c->dirty_choices;
+}
+
+/*
+ * A client that reads slowly costs its text, not its events: while much is unsent, tokens stay with
+ * their choices, and leave as fewer, larger events once everything was taken (rt_call_drained). Only
+ * the write-stall timer gives up on it.
+ */
+static bool must_wait(struct rt_call *c)
+{
+    if (c->began && ps_http_pending(c->ask->req) > c->api->out_soft_bytes)
+        c->waits = true;
+    return c->waits;
 }
 
 static void flush_stream(struct rt_call *c, struct ps_buf *b)
 {
+    if (must_wait(c))
+        return;
     if (!c->began)
         begin(c);
     if (!c->hold || c->n_open == 0)
         add_dirty_events(c, b);
-    if (c->n_open > 0) {
+    if (c->n_open > 0 || c->dirty_choices != NULL) {
         if (b->len > 0) {
             c->last_write_us = now_us(c);
             ps_http_write(c->ask->req, b->data, b->len);
+            (void)must_wait(c); /* what was left out is written when this much was taken */
         }
         return;
     }
@@ -644,6 +666,13 @@ static void flush_whole(struct rt_call *c, struct ps_buf *b)
     a->call = NULL;
     rt_ask_reply(a, 200, "application/json", extra, b->data, b->len);
     call_destroy(c);
+}
+
+void rt_call_drained(struct rt_call *c)
+{
+    c->waits = false;
+    if (c->state == RT_CALL_RUN && c->p.stream)
+        mark_call(c);
 }
 
 void rt_calls_flush(struct rt_api *api)

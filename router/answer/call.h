@@ -90,6 +90,7 @@ struct rt_call {
     uint32_t n_prompts, n_choices, n_open;
     struct rt_choice *dirty_choices, **dirty_tail;
     bool began;     /* the head is out */
+    bool waits;     /* much is unsent: until it was taken nothing more is written */
     bool hold;      /* written only when all choices are over (needs the prompt's scores) */
     bool ids_shown; /* the prompt's ids are in a chunk already */
     uint32_t n_running_total; /* completion tokens last shown in a chunk */
@@ -105,6 +106,8 @@ struct rt_usage {
 void rt_call_start(struct rt_ask *a, enum rt_dialect d, const char *body, size_t len);
 /* The client went away: its generations are cancelled. */
 void rt_call_gone(struct rt_call *c);
+/* A slow client has caught up: what was held back is written. */
+void rt_call_drained(struct rt_call *c);
 
 void rt_call_usage(const struct rt_call *c, struct rt_usage *out);
 const char *rt_call_finish_reason(const struct rt_choice *ch);

@@ -168,8 +168,11 @@ static void on_gone(struct ps_http_req *req, void *ud)
 
 static void on_drained(struct ps_http_req *req, void *ud)
 {
-    (void)req; /* tokens cannot be held back: a slow reader is cut at the hard limit */
+    struct rt_ask *a = ps_http_ud(req);
+
     (void)ud;
+    if (a != NULL && a->call != NULL)
+        rt_call_drained(a->call);
 }
 
 static void on_fault(enum ps_http_fault fault, uint16_t *out_status, struct ps_buf *body, void *ud)
@@ -223,7 +226,10 @@ static void on_timer(void *ud)
 void rt_api_init(struct rt_loop *l)
 {
     struct rt_api *api = ps_calloc(1, sizeof(*api));
+    struct ps_http_limits limits;
 
+    ps_http_limits_default(&limits);
+    api->out_soft_bytes = limits.out_soft_bytes;
     api->loop = l;
     api->dirty_tail = &api->dirty;
     api->timer = ps_timer_create(l->loop, on_timer, api);

@@ -16,6 +16,7 @@ struct rt_api {
     struct rt_call *calls; /* all open ones */
     struct rt_call *dirty, **dirty_tail;
     struct ps_buf scratch;  /* the events of one flush */
+    size_t out_soft_bytes;  /* unsent output of a stream from which on its tokens wait */
     struct ps_timer *timer; /* late heads and keep-alive; runs while a call is open */
     bool timer_on;
     struct ps_buf tokenizer_info; /* made once: the answer of that route */

@@ -901,6 +901,30 @@ def _():
     W["cluster"].wait_idle()
 
 
+@case("open", "W6", "a client that reads late gets everything")
+def _():
+    n = 3900
+    body = json.dumps({"messages": ASK, "max_tokens": n, "ignore_eos": True, "stream": True, "temperature": 0, "n": 3,
+                       "logprobs": True, "top_logprobs": 20}).encode()
+    done = metric("vllm:request_success_total", finished_reason="length")
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", W["cluster"].port))
+        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                  b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        W["cluster"].wait(lambda: metric("vllm:num_requests_running") > 0, WAIT_S, "the stream to run")
+        W["cluster"].wait(lambda: metric("vllm:num_requests_running") == 0, WAIT_S, "the worker to be done")
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        s.settimeout(WAIT_S)
+        got = b""
+        while part := s.recv(1 << 20):
+            got += part
+    assert got.endswith(b"0\r\n\r\n") and got.count(b"data: [DONE]") == 1, got[-200:]
+    assert got.count(b'"top_logprobs":[') == 3 * n, got.count(b'"top_logprobs":[')
+    assert metric("vllm:request_success_total", finished_reason="length") > done
+    return f"{len(got) >> 20} MiB"
+
+
 # ---- 7.4 completions ----
 
 @case("open", "C105-C106", "a completion")
