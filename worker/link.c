@@ -67,8 +67,7 @@ static void on_current(struct wk_link *l, struct wk_dial *d, struct pb_msg *m)
     case PB_ADMIN:
         on_admin(l, d, &m->admin);
         break;
-    default:
-        l->n_bad++;
+    default: /* of a kind that only routers take */
         break;
     }
 }
@@ -87,20 +86,13 @@ static void on_frame(void *ud, uint64_t nonce, const uint8_t *id, size_t id_len,
     (void)id_len;
     if (d == NULL)
         return;
-    if (pb_msg_peek(data, len, &h) != PB_MSG_OK || h.winc != l->info.incarnation) {
-        l->n_bad++;
+    if (pb_msg_peek(data, len, &h) != PB_MSG_OK || h.winc != l->info.incarnation)
         return;
-    }
     is_link = h.kind == PB_WELCOME || h.kind == PB_WHO;
-    if (!is_link &&
-        (d->state != WK_DIAL_JOINED || h.epoch != d->epoch || h.rinc != d->route->rinc)) {
-        l->n_stale++;
+    if (!is_link && (d->state != WK_DIAL_JOINED || h.epoch != d->epoch || h.rinc != d->route->rinc))
         return;
-    }
-    if (pb_msg_decode(data, len, &m) != PB_MSG_OK) {
-        l->n_bad++;
+    if (pb_msg_decode(data, len, &m) != PB_MSG_OK)
         return;
-    }
     if (!is_link)
         d->heard_us = l->now_us;
     if (h.kind == PB_WELCOME)

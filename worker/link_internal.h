@@ -161,7 +161,6 @@ struct wk_link {
     } * commits;
     uint32_t n_commits, commits_cap;
     int send_result;
-    uint64_t n_stale, n_bad;
 };
 
 /* link_dial.c */

@@ -83,9 +83,10 @@ class Cluster:
         return "".join(self.log.readlines()[-30:])
 
     def idle(self):
-        """Nothing runs or waits anywhere, and no page is pinned."""
+        """Nothing runs or waits and no page is pinned, told by beats: a worker that just joined says zeros."""
         s = self.stats()
-        return (s["scheduler"]["active_requests"] == 0 and s["scheduler"]["queue_depth"] == 0
+        return (all(w["kv_total_pages"] > 0 for w in s["workers"] if w["state"] == "live")
+                and s["scheduler"]["active_requests"] == 0 and s["scheduler"]["queue_depth"] == 0
                 and s["router"]["streams"] == 0
                 and all(w["kv_pinned_pages"] == 0 for w in s["workers"] if w["state"] == "live"))
 
