@@ -40,8 +40,8 @@ struct rt_gen {
     uint32_t *out_ids;       /* tokens of the answer so far */
     uint32_t n_out, cap_out;
     uint32_t attempt, worker, n_moves;
-    uint64_t space_id,
-        arith_id; /* of the worker it runs on; arith_id 0 when that one is not exact */
+    /* Of the worker it runs on; arith_id 0 when that one is not exact. */
+    uint64_t space_id, arith_id;
     struct rt_place_req place;
     uint64_t start_us, sent_us, lost_us;
     struct rt_gen *prev, *next; /* queue links */
