@@ -25,7 +25,7 @@ TEXT
 say() { printf '%s\n' "$*" >&2; }
 
 build_packages="ca-certificates gcc libc6-dev meson ninja-build pkg-config git libzmq3-dev libprotobuf-c-dev
-    protobuf-c-compiler libuv1-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libssl-dev node-llhttp"
+    protobuf-c-compiler libuv1-dev liburing-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libssl-dev node-llhttp"
 test_packages="libcmocka-dev clang clang-format python3 python3-venv binutils procps"
 
 # The Rust compiler: 1.87 or newer, by whichever name this system has it.

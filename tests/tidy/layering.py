@@ -19,6 +19,7 @@ MAY_INCLUDE = {
 LAYERS = {
     "common/net": set(),
     "common/mq": set(),
+    "common/uring": set(),
     "common/text": set(),
     "common/model": {"common/text"},
 }
@@ -38,7 +39,7 @@ OWNERS = {
     "protobuf-c": ("proto/",),
     "openssl": ("common/hash.c",),
     "xxhash.h": ("common/hash.c",),
-    "liburing.h": ("common/uring",),
+    "liburing.h": ("common/uring/",),
     "cuda_runtime.h": ("kernels/cuda/",),
     "nccl.h": ("kernels/cuda/",),
     "cmocka.h": ("common/test.h",),
@@ -126,6 +127,7 @@ PLANTS = [
     ({"router/a.c": "#include <uv.h>\n"}, "belongs to common/net/"),
     ({"router/a.c": "#include <cmocka.h>\n"}, "belongs to common/test.h"),
     ({"common/net/a.c": "#include <zmq.h>\n"}, "belongs to common/mq/"),
+    ({"worker/kv/a.c": "#include <liburing.h>\n"}, "belongs to common/uring/"),
     ({"worker/a.c": "#include <openssl/evp.h>\n"}, "belongs to common/hash.c"),
     ({"proto/a.c": "#include <jansson.h>\n"}, "belongs to common/json/"),
     ({"worker/a.c": "#include <curl/curl.h>\n"}, "is in no list"),
