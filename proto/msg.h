@@ -14,6 +14,7 @@
  */
 
 #include "proto/frame.h"
+#include "proto/load.h"
 #include "proto/submit.h"
 
 struct pb_hello {
@@ -28,6 +29,7 @@ struct pb_welcome {
 struct pb_beat {
     uint32_t interval_ms;
     struct pb_load load;
+    struct pb_kv_load kv;
     uint64_t applied;
     uint32_t n_open;
     uint64_t digest_id, digest_n;

@@ -59,52 +59,6 @@ static int decode_hello(const struct pb_raw *pb, ProtobufCAllocator *a, struct p
     return r;
 }
 
-static void take_load(const Penstock__Load *p, struct pb_load *l)
-{
-    *l = (struct pb_load){
-        .n_running = p->n_running,
-        .n_waiting = p->n_waiting,
-        .n_suspended = p->n_suspended,
-        .kv_total = p->kv_total,
-        .kv_free = p->kv_free,
-        .kv_evictable = p->kv_evictable,
-        .kv_pinned = p->kv_pinned,
-        .kv_growth = p->kv_growth,
-        .n_prefill_pending = p->n_prefill_pending,
-        .prompt_tokens = p->prompt_tokens,
-        .generated_tokens = p->generated_tokens,
-        .cached_tokens = p->cached_tokens,
-        .n_preempted = p->n_preempted,
-        .n_finished = p->n_finished,
-        .rss_bytes = p->rss_bytes,
-        .step_us_mean = p->step_us_mean,
-        .prefill_tok_per_s = p->prefill_tok_per_s,
-        .busy_ms = p->busy_ms,
-    };
-}
-
-static int decode_beat(const struct pb_raw *pb, ProtobufCAllocator *a, struct pb_msg *m)
-{
-    Penstock__Beat *p = penstock__beat__unpack(a, pb->left, pb->p);
-
-    if (p == NULL)
-        return PB_MSG_E_BAD;
-    m->beat = (struct pb_beat){
-        .interval_ms = p->interval_ms,
-        .applied = p->applied,
-        .n_open = p->n_open,
-        .digest_id = p->digest_id,
-        .digest_n = p->digest_n,
-        .tick = p->tick,
-        .draining = p->draining,
-        .drained = p->drained,
-    };
-    if (p->load != NULL)
-        take_load(p->load, &m->beat.load);
-    penstock__beat__free_unpacked(p, a);
-    return PB_MSG_OK;
-}
-
 static int decode_admin(const struct pb_raw *pb, ProtobufCAllocator *a, struct pb_msg *m)
 {
     Penstock__Admin *p = penstock__admin__unpack(a, pb->left, pb->p);
@@ -160,7 +114,7 @@ int pb_cluster_decode(const struct pb_raw *pb, ProtobufCAllocator *a, struct pb_
     case PB_HELLO:
         return decode_hello(pb, a, out);
     case PB_BEAT:
-        return decode_beat(pb, a, out);
+        return pb_beat_decode(pb, a, &out->beat);
     case PB_ADMIN:
         return decode_admin(pb, a, out);
     default:
@@ -195,43 +149,6 @@ static void encode_hello(struct ps_buf *out, const struct pb_msg *m)
     pb_pack_add(out, &m->head, &p.base);
 }
 
-static void encode_beat(struct ps_buf *out, const struct pb_msg *m)
-{
-    const struct pb_beat *b = &m->beat;
-    const struct pb_load *l = &b->load;
-    Penstock__Load load = PENSTOCK__LOAD__INIT;
-    Penstock__Beat p = PENSTOCK__BEAT__INIT;
-
-    load.n_running = l->n_running;
-    load.n_waiting = l->n_waiting;
-    load.n_suspended = l->n_suspended;
-    load.kv_total = l->kv_total;
-    load.kv_free = l->kv_free;
-    load.kv_evictable = l->kv_evictable;
-    load.kv_pinned = l->kv_pinned;
-    load.kv_growth = l->kv_growth;
-    load.n_prefill_pending = l->n_prefill_pending;
-    load.prompt_tokens = l->prompt_tokens;
-    load.generated_tokens = l->generated_tokens;
-    load.cached_tokens = l->cached_tokens;
-    load.n_preempted = l->n_preempted;
-    load.n_finished = l->n_finished;
-    load.rss_bytes = l->rss_bytes;
-    load.step_us_mean = l->step_us_mean;
-    load.prefill_tok_per_s = l->prefill_tok_per_s;
-    load.busy_ms = l->busy_ms;
-    p.interval_ms = b->interval_ms;
-    p.load = &load;
-    p.applied = b->applied;
-    p.n_open = b->n_open;
-    p.digest_id = b->digest_id;
-    p.digest_n = b->digest_n;
-    p.tick = b->tick;
-    p.draining = b->draining;
-    p.drained = b->drained;
-    pb_pack_add(out, &m->head, &p.base);
-}
-
 static void encode_admin(struct ps_buf *out, const struct pb_msg *m)
 {
     Penstock__Admin p = PENSTOCK__ADMIN__INIT;
@@ -253,7 +170,7 @@ void pb_cluster_encode(struct ps_buf *out, const struct pb_msg *m)
         encode_hello(out, m);
         break;
     case PB_BEAT:
-        encode_beat(out, m);
+        pb_beat_encode(out, &m->head, &m->beat);
         break;
     case PB_WELCOME:
         welcome.nonce = m->welcome.nonce;

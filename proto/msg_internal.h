@@ -16,6 +16,8 @@ void pb_pack_add(struct ps_buf *out, const struct pb_head *h, const ProtobufCMes
 
 PS_MUST int pb_cluster_decode(const struct pb_raw *pb, ProtobufCAllocator *a, struct pb_msg *out);
 void pb_cluster_encode(struct ps_buf *out, const struct pb_msg *m);
+PS_MUST int pb_beat_decode(const struct pb_raw *pb, ProtobufCAllocator *a, struct pb_beat *out);
+void pb_beat_encode(struct ps_buf *out, const struct pb_head *h, const struct pb_beat *b);
 PS_MUST int pb_generate_decode(const struct pb_raw *pb, struct pb_raw *raw, ProtobufCAllocator *a,
                                struct pb_msg *out);
 void pb_generate_encode(struct ps_buf *out, const struct pb_msg *m);

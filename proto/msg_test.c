@@ -39,6 +39,54 @@ static struct pb_submit *sample_submit(void)
     return s;
 }
 
+/* Every number another one, so that a mixed-up field shows; two groups and three of the tiers. */
+static void sample_load(struct pb_beat *b)
+{
+    struct pb_load *l = &b->load;
+    struct pb_kv_load *k = &b->kv;
+
+    *l = (struct pb_load){.n_running = 1,
+                          .n_waiting = 2,
+                          .n_suspended = 3,
+                          .n_group = 2,
+                          .group = {{1ULL << 40, 4, 5, 6, 7, 8}, {100, 9, 10, 11, 12, 13}},
+                          .n_prefill_pending = 14,
+                          .prompt_tokens = 15,
+                          .generated_tokens = 16,
+                          .cached_tokens = 17,
+                          .followed_tokens = 18,
+                          .resume_tokens = 19,
+                          .n_preempted = 20,
+                          .n_finished = 21,
+                          .rss_bytes = 22,
+                          .step_us_mean = 23,
+                          .prefill_tok_per_s = 24,
+                          .busy_ms = 25};
+    *k = (struct pb_kv_load){3, {{0}}, 26, 27, 28, 29, 30, 31, 32};
+    for (uint64_t i = 0; i < 3; i++) {
+        uint64_t n = 100 * (i + 1);
+
+        k->tier[i] = (struct pb_kv_tier){(enum pb_kv_tier_id)(i + i / 2),
+                                         i != 1,
+                                         n + 50,
+                                         n + 1,
+                                         n + 2,
+                                         n + 3,
+                                         n + 4,
+                                         n + 5,
+                                         n + 6,
+                                         n + 7,
+                                         n + 8,
+                                         n + 9,
+                                         n + 10,
+                                         n + 11,
+                                         n + 12,
+                                         n + 13,
+                                         n + 14,
+                                         n + 15};
+    }
+}
+
 static struct pb_logprob sample_logprob(uint32_t i)
 {
     struct pb_logprob lp = {.logprob = -0.5f * (float)i, .rank = i, .n_top = i % (PB_MAX_TOP + 1)};
@@ -128,7 +176,7 @@ static uint32_t encode_all(struct ps_buf out[32])
                                       .digest_id = UINT64_MAX,
                                       .tick = 1,
                                       .draining = true};
-            m.beat.load.kv_total = 1ULL << 40;
+            sample_load(&m.beat);
         } else if (kinds[i] == PB_CANCEL || kinds[i] == PB_RESEND || kinds[i] == PB_ACCEPT) {
             m.attempt = (struct pb_attempt){1ULL << 63, 3, 1ULL << 33, 12};
         }
@@ -284,6 +332,118 @@ static void token_rows_keep_ids_and_logprobs(void **state)
     ps_buf_fini(&b);
 }
 
+static int beat_through_the_wire(const struct pb_beat *b, struct pb_beat *out)
+{
+    struct pb_msg m = {.head = head(PB_BEAT), .beat = *b}, got;
+    struct ps_buf buf = PS_BUF_INIT;
+    int r;
+
+    pb_msg_encode(&buf, &m);
+    r = pb_msg_decode((uint8_t *)buf.data, buf.len, &got);
+    if (r == PB_MSG_OK)
+        *out = got.beat;
+    ps_buf_fini(&buf);
+    return r;
+}
+
+static void a_beats_load_comes_back_equal(void **state)
+{
+    struct pb_beat b, got;
+
+    (void)state;
+    memset(&b, 0, sizeof(b));
+    sample_load(&b);
+    assert_int_equal(beat_through_the_wire(&b, &got), PB_MSG_OK);
+    assert_memory_equal(&got.load.group, &b.load.group, sizeof(b.load.group));
+    for (uint32_t i = 0; i < PB_KV_N_TIERS; i++) {
+        const struct pb_kv_tier *t = &got.kv.tier[i], *want = &b.kv.tier[i];
+
+        assert_int_equal(t->id, want->id);
+        assert_int_equal(t->is_open, want->is_open);
+        assert_memory_equal(&t->pages, &want->pages,
+                            sizeof(*t) - offsetof(struct pb_kv_tier, pages));
+    }
+    assert_memory_equal(&got.load.n_prefill_pending, &b.load.n_prefill_pending,
+                        offsetof(struct pb_load, busy_ms) -
+                            offsetof(struct pb_load, n_prefill_pending));
+    assert_true(got.load.n_running == 1 && got.load.n_waiting == 2 && got.load.n_suspended == 3);
+    assert_true(got.load.n_group == 2 && got.load.busy_ms == 25 && got.kv.n_tier == 3);
+    assert_memory_equal(&got.kv.n_fetch, &b.kv.n_fetch,
+                        sizeof(b.kv) - offsetof(struct pb_kv_load, n_fetch));
+}
+
+static void the_largest_beat_is_less_than_2_kib(void **state)
+{
+    struct pb_msg m = {.head = head(PB_BEAT)};
+    struct ps_buf b = PS_BUF_INIT;
+
+    (void)state;
+    memset(&m.beat, 0xff, sizeof(m.beat));
+    m.beat.draining = m.beat.drained = true;
+    m.beat.load.n_group = PB_MAX_KV_GROUPS;
+    m.beat.kv.n_tier = PB_KV_N_TIERS;
+    for (uint32_t i = 0; i < PB_KV_N_TIERS; i++) {
+        m.beat.kv.tier[i].id = (enum pb_kv_tier_id)i;
+        m.beat.kv.tier[i].is_open = true;
+    }
+    pb_msg_encode(&b, &m);
+    assert_in_range(b.len, 1000, 2047);
+    ps_buf_fini(&b);
+}
+
+static void parts_larger_than_the_whole_are_refused(void **state)
+{
+    struct pb_beat good, b, got;
+
+    (void)state;
+    memset(&good, 0, sizeof(good));
+    sample_load(&good);
+    assert_int_equal(beat_through_the_wire(&good, &got), PB_MSG_OK);
+#define REFUSED(what) \
+    do { \
+        b = good; \
+        what; \
+        assert_int_equal(beat_through_the_wire(&b, &got), PB_MSG_E_BAD); \
+    } while (0)
+    REFUSED(b.load.group[1].n_free = 101);
+    REFUSED(b.load.group[1].n_evictable = 101);
+    REFUSED(b.load.group[1].n_pinned = UINT64_MAX);
+    REFUSED(b.kv.tier[0].free_pages = 151);
+    REFUSED(b.kv.tier[2].idle_pages = 351);
+    REFUSED(b.kv.tier[2].id = PB_KV_N_TIERS);
+    REFUSED(b.kv.tier[1].id = PB_KV_T0); /* twice */
+    REFUSED(b.kv.tier[0].id = PB_KV_T3); /* out of order */
+#undef REFUSED
+}
+
+/* More rows than there can be: protobuf concatenates the parts of a message that comes twice. */
+static void more_groups_or_tiers_than_there_can_be_are_refused(void **state)
+{
+    struct pb_msg m = {.head = head(PB_BEAT)}, got;
+    struct ps_buf one = PS_BUF_INIT, twice = PS_BUF_INIT;
+    size_t at;
+
+    (void)state;
+    for (uint32_t what = 0; what < 2; what++) {
+        memset(&m.beat, 0, sizeof(m.beat));
+        if (what == 0)
+            m.beat.load.n_group = 3;
+        for (uint32_t i = 0; what == 1 && i < PB_KV_N_TIERS; i++)
+            m.beat.kv.tier[m.beat.kv.n_tier++].id = (enum pb_kv_tier_id)i;
+        ps_buf_clear(&one);
+        ps_buf_clear(&twice);
+        pb_msg_encode(&one, &m);
+        at = pb_frame_begin(&twice, &m.head);
+        for (uint32_t i = 0; i < 2; i++)
+            ps_buf_add(&twice, one.data + PB_HEAD_BYTES, one.len - PB_HEAD_BYTES);
+        pb_frame_end_head(&twice, at);
+        assert_int_equal(pb_msg_decode((uint8_t *)one.data, one.len, &got), PB_MSG_OK);
+        assert_int_equal(pb_msg_decode((uint8_t *)twice.data, twice.len, &got), PB_MSG_E_BAD);
+    }
+    ps_buf_fini(&one);
+    ps_buf_fini(&twice);
+}
+
 static void hello_with_control_characters_is_refused(void **state)
 {
     struct pb_msg m = {.head = head(PB_HELLO)}, got;
@@ -323,6 +483,10 @@ int main(void)
         cmocka_unit_test(corrupted_frames_never_read_outside),
         cmocka_unit_test(submit_comes_back_equal),
         cmocka_unit_test(token_rows_keep_ids_and_logprobs),
+        cmocka_unit_test(a_beats_load_comes_back_equal),
+        cmocka_unit_test(the_largest_beat_is_less_than_2_kib),
+        cmocka_unit_test(parts_larger_than_the_whole_are_refused),
+        cmocka_unit_test(more_groups_or_tiers_than_there_can_be_are_refused),
         cmocka_unit_test(hello_with_control_characters_is_refused),
         cmocka_unit_test(unpacking_stops_at_its_memory_cap),
     };

@@ -111,15 +111,3 @@ struct pb_worker_info {
     uint32_t max_waiting;
     bool exact;
 };
-
-/* Load in each beat. */
-struct pb_load {
-    uint32_t n_running, n_waiting, n_suspended;
-    uint64_t kv_total, kv_free, kv_evictable, kv_pinned, kv_growth; /* pages */
-    uint64_t n_prefill_pending;                                     /* tokens waiting for prefill */
-    uint64_t prompt_tokens, generated_tokens, cached_tokens, n_preempted,
-        n_finished; /* totals since start */
-    uint64_t rss_bytes;
-    uint32_t step_us_mean, prefill_tok_per_s;
-    uint32_t busy_ms; /* the scheduler expects no tick for this long (busy_until) */
-};

@@ -7,6 +7,7 @@
 #include "common/json/json.h"
 #include "router/conf_def.h"
 #include "router/router.h"
+#include "router/stats_kv.h"
 
 /* Bucket bounds of the established names; dashboards depend on them. */
 static const double ttft_bounds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,
@@ -112,6 +113,7 @@ struct rt_metrics *rt_metrics_create(const char *model_name)
     make_counters(m, labels.data);
     make_histograms(m, labels.data);
     make_gauges(m, labels.data);
+    (void)snprintf(m->labels, sizeof(m->labels), "%s", labels.data);
     ps_buf_fini(&labels); /* the registry keeps copies */
     return m;
 }
@@ -127,14 +129,22 @@ static void add_load(struct pb_load *t, const struct pb_load *l)
 {
     t->n_running += l->n_running;
     t->n_waiting += l->n_waiting + l->n_suspended;
-    t->kv_total += l->kv_total;
-    t->kv_free += l->kv_free;
-    t->kv_evictable += l->kv_evictable;
+    t->group[0].n_total += l->group[0].n_total;
+    t->group[0].n_free += l->group[0].n_free;
+    t->group[0].n_evictable += l->group[0].n_evictable;
     t->prompt_tokens += l->prompt_tokens;
     t->generated_tokens += l->generated_tokens;
     t->cached_tokens += l->cached_tokens;
     t->n_preempted += l->n_preempted;
     t->n_finished += l->n_finished;
+}
+
+/* Share of the pages that requests hold. */
+static double kv_usage(const struct pb_kv_group *g)
+{
+    uint64_t idle = g->n_free + g->n_evictable;
+
+    return idle < g->n_total ? (double)(g->n_total - idle) / (double)g->n_total : 0.0;
 }
 
 static void sum(struct rt_router *r, struct totals *t)
@@ -161,21 +171,20 @@ void rt_metrics_write(struct rt_router *r, struct ps_buf *out)
 {
     struct rt_metrics *m = r->metrics;
     struct totals t;
-    double waiting, used;
+    double waiting;
 
     sum(r, &t);
     waiting = (double)t.n_queued + t.load.n_waiting;
-    used = (double)(t.load.kv_total -
-                    ps_min_u64(t.load.kv_total, t.load.kv_free + t.load.kv_evictable));
     ps_gauge_set(m->running, t.load.n_running);
     ps_gauge_set(m->waiting, waiting);
     ps_gauge_set(m->waiting_by_reason, waiting);
-    ps_gauge_set(m->kv_usage, t.load.kv_total > 0 ? used / (double)t.load.kv_total : 0.0);
+    ps_gauge_set(m->kv_usage, kv_usage(&t.load.group[0]));
     ps_gauge_set(m->preemptions, (double)t.load.n_preempted);
     ps_gauge_set(m->workers_ready, t.n_ready);
     ps_gauge_set(m->draining, atomic_load(&r->draining) != 0);
     ps_gauge_set(m->connections, t.n_conns);
     ps_metric_write(out);
+    rt_stats_kv_metrics(r->fleet, m->labels, out);
 }
 
 static const char *state_name(enum rt_worker_state s)
@@ -191,24 +200,25 @@ static void write_str(struct ps_buf *out, const char *key, const char *value)
     ps_json_add_str(out, value, strlen(value));
 }
 
-static void write_worker(struct ps_buf *out, const struct rt_worker *w, uint64_t now_us)
+static void write_worker(struct rt_router *r, struct ps_buf *out, const struct rt_worker *w)
 {
-    uint64_t total = w->load.kv_total, idle = w->load.kv_free + w->load.kv_evictable;
+    const struct pb_kv_group *g = &w->load.group[0];
+    uint64_t now_us = ps_now_us(r->clock);
 
-    ps_buf_addf(out, "{\"id\":\"%016lx\",", (unsigned long)w->info.uid);
+    ps_buf_addf(out, "{\"id\":\"%016lx\",\"slot\":%u,", (unsigned long)w->info.uid, w->slot);
     write_str(out, "state", state_name(w->state));
     ps_buf_add_byte(out, ',');
     write_str(out, "device", w->info.device);
     ps_buf_addf(out,
                 ",\"running\":%u,\"waiting\":%u,\"suspended\":%u,\"kv_usage\":", w->load.n_running,
                 w->load.n_waiting, w->load.n_suspended);
-    ps_json_add_double(out,
-                       total > 0 && idle < total ? (double)(total - idle) / (double)total : 0.0);
+    ps_json_add_double(out, kv_usage(g));
     ps_buf_addf(out,
                 ",\"kv_total_pages\":%lu,\"kv_free_pages\":%lu,\"kv_evictable_pages\":%lu,\"kv_"
                 "pinned_pages\":%lu",
-                (unsigned long)total, (unsigned long)w->load.kv_free,
-                (unsigned long)w->load.kv_evictable, (unsigned long)w->load.kv_pinned);
+                (unsigned long)g->n_total, (unsigned long)g->n_free, (unsigned long)g->n_evictable,
+                (unsigned long)g->n_pinned);
+    rt_stats_kv_json(r->fleet, w, out);
     ps_buf_addf(out, ",\"last_heartbeat_ms\":%lu,\"rss_bytes\":%lu,\"step_us\":%u}",
                 (unsigned long)((now_us - ps_min_u64(now_us, w->last_beat_us)) / 1000),
                 (unsigned long)w->load.rss_bytes, w->load.step_us_mean);
@@ -217,7 +227,6 @@ static void write_worker(struct ps_buf *out, const struct rt_worker *w, uint64_t
 static void write_workers(struct rt_router *r, struct ps_buf *out)
 {
     uint32_t i, n = rt_fleet_n_slots(r->fleet);
-    uint64_t now_us = ps_now_us(r->clock);
     struct rt_worker w;
     bool first = true;
 
@@ -228,7 +237,7 @@ static void write_workers(struct rt_router *r, struct ps_buf *out)
         if (!first)
             ps_buf_add_byte(out, ',');
         first = false;
-        write_worker(out, &w, now_us);
+        write_worker(r, out, &w);
     }
     ps_buf_add_str(out, "]");
 }
@@ -254,8 +263,8 @@ void rt_stats_write(struct rt_router *r, struct ps_buf *out)
         out,
         "}],\"scheduler\":{\"active_requests\":%u,\"queue_depth\":%u,\"kv_total_pages\":%lu,"
         "\"kv_free_pages\":%lu,\"kv_evictable_pages\":%lu,\"page_size\":16}",
-        t.load.n_running, t.n_queued + t.load.n_waiting, (unsigned long)t.load.kv_total,
-        (unsigned long)t.load.kv_free, (unsigned long)t.load.kv_evictable);
+        t.load.n_running, t.n_queued + t.load.n_waiting, (unsigned long)t.load.group[0].n_total,
+        (unsigned long)t.load.group[0].n_free, (unsigned long)t.load.group[0].n_evictable);
     ps_buf_addf(out,
                 ",\"throughput\":{\"prefill_tokens\":%lu,\"generated_tokens\":%lu,\"requests_"
                 "completed\":%lu,"

@@ -15,6 +15,7 @@ struct rt_router;
 enum rt_outcome { RT_OUT_STOP, RT_OUT_LENGTH, RT_OUT_ABORT, RT_OUT_ERROR, RT_OUT_N };
 
 struct rt_metrics {
+    char labels[320];                     /* of every series of this router */
     struct ps_counter *success[RT_OUT_N]; /* vllm:request_success_total by finished_reason */
     struct ps_counter *prompt_tokens, *generation_tokens, *cached_tokens;
     struct ps_counter *prefix_queries, *prefix_hits; /* in tokens */

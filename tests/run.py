@@ -23,7 +23,8 @@ def suites(*names):
 
 
 # Where threads meet: rings, loops, the text pool, both ends of the wire.
-THREADS = ["ring_test", "loop_test", "http_test", "api_test", "wire_pair_test", "exec_exec_dev_test"]
+THREADS = ["ring_test", "loop_test", "http_test", "api_test", "wire_pair_test", "exec_exec_dev_test", "uring_test",
+           "tier_disk_test", "tier_peer_test", "tier_peers_test", "tier_share_test", "kv_store_test", "trace_test"]
 
 # name, build directory, compiler, meson options, tests ([]: compile only), seconds
 STAGES = [

@@ -14,7 +14,7 @@
 enum {
     TOKENIZER_BYTES_MAX = 256 << 20,
     UID_HEX_DIGITS = 16,
-    KV_RAW = 1, /* the only tier profile there is: rows as the kernels write them */
+    KV_RAW = 1, /* rows as the kernels write them; the ids of other formats are added to it */
 };
 
 int wk_tokenizer_digest(const char *model_dir, uint8_t out[PS_SHA256_BYTES], struct ps_buf *err)
@@ -36,12 +36,13 @@ int wk_tokenizer_digest(const char *model_dir, uint8_t out[PS_SHA256_BYTES], str
 }
 
 uint64_t wk_space_id(uint64_t weights_digest, const uint8_t tokenizer[PS_SHA256_BYTES],
-                     const struct ps_model_config *c, const struct wk_kv_layout *l)
+                     const struct ps_model_config *c, const struct wk_kv_layout *l,
+                     uint64_t format_id)
 {
     float *freq = ps_calloc(c->d_head / 2 + 1, sizeof(*freq));
     float scale = 0;
     uint32_t d_rot = 0;
-    uint64_t words[4] = {weights_digest, l->layout_id, KV_RAW, PS_BLOCK_TOKENS};
+    uint64_t words[4] = {weights_digest, l->layout_id, KV_RAW + format_id, PS_BLOCK_TOKENS};
     uint64_t h = ps_hash64("space 1", 7, 0);
 
     ps_rope_frequencies(c, freq, &d_rot, &scale);

@@ -67,12 +67,14 @@ static void spaces_differ_when_bytes_could(void **state)
     wk_kv_layout_init(&m);
     wk_kv_layout_add_attn(&m, 2, 2, 16, KN_F32, 16);
     wk_kv_layout_seal(&m);
-    id = wk_space_id(1, tok, &c, &l);
-    assert_true(id == wk_space_id(1, tok, &c, &l));
-    assert_true(id != wk_space_id(2, tok, &c, &l));
-    assert_true(id != wk_space_id(1, other, &c, &l));
-    assert_true(id != wk_space_id(1, tok, &d, &l));
-    assert_true(id != wk_space_id(1, tok, &c, &m));
+    id = wk_space_id(1, tok, &c, &l, 0);
+    assert_true(id == wk_space_id(1, tok, &c, &l, 0));
+    assert_true(id != wk_space_id(2, tok, &c, &l, 0));
+    assert_true(id != wk_space_id(1, other, &c, &l, 0));
+    assert_true(id != wk_space_id(1, tok, &d, &l, 0));
+    assert_true(id != wk_space_id(1, tok, &c, &m, 0));
+    assert_true(id != wk_space_id(1, tok, &c, &l, 1));
+    assert_true(wk_space_id(1, tok, &c, &l, 2) != wk_space_id(1, tok, &c, &l, 1));
     assert_true(wk_arith_id(1, &l) != wk_arith_id(2, &l));
 }
 

@@ -412,13 +412,17 @@ void wk_link_destroy(struct wk_link *l)
 
 /* ---- the scheduler's side ---- */
 
-bool wk_link_pop(struct wk_link *l, struct wk_in *out)
+static bool port_pop(void *ud, struct wk_in *out)
 {
+    struct wk_link *l = ud;
+
     return ps_ring_pop(l->in_ring, out) == PS_RING_OK;
 }
 
-bool wk_link_push(struct wk_link *l, const struct wk_out *o)
+static bool port_push(void *ud, const struct wk_out *o)
 {
+    struct wk_link *l = ud;
+
     if (ps_ring_push(l->out_ring, o) != PS_RING_OK) {
         ps_wake_ring(&l->wake);
         return false;
@@ -428,14 +432,31 @@ bool wk_link_push(struct wk_link *l, const struct wk_out *o)
     return true;
 }
 
-void wk_link_set_load(struct wk_link *l, const struct pb_load *load, uint64_t tick)
+static void port_set_load(void *ud, const struct pb_load *load, uint64_t tick)
 {
+    struct wk_link *l = ud;
     struct wk_published p;
 
     memset(&p, 0, sizeof(p));
     p.load = *load;
     p.tick = tick;
     ps_seq_write(&l->published_ver, l->published, &p, sizeof(p));
+}
+
+static void port_set_kv(void *ud, const struct pb_kv_load *kv)
+{
+    struct wk_link *l = ud;
+
+    ps_seq_write(&l->kv_ver, l->kv, kv, sizeof(*kv));
+}
+
+struct wk_port wk_link_port(struct wk_link *l)
+{
+    return (struct wk_port){.ud = l,
+                            .pop = port_pop,
+                            .push = port_push,
+                            .set_load = port_set_load,
+                            .set_kv = port_set_kv};
 }
 
 void wk_link_set_draining(struct wk_link *l, bool on)

@@ -18,6 +18,7 @@
 #include "common/base.h"
 #include "common/clock.h"
 #include "common/ring.h"
+#include "proto/load.h"
 #include "proto/submit.h"
 
 struct wk_link;
@@ -56,6 +57,7 @@ struct wk_out {
     struct pb_logprob *logprob; /* TOKEN: moved to the link, NULL when not wanted */
     enum pb_finish finish;      /* FINISHED */
     enum pb_reject reject;      /* REJECTED */
+    uint32_t predicted_wait_ms; /* REJECTED: until a first token here; 0: unknown, or never */
     uint32_t matched_id;        /* FINISHED by EOS or stop id */
     uint32_t n_cached;          /* FINISHED: prompt tokens found in the cache */
     uint32_t n_prompt_scores;   /* FINISHED with n_prompt_top >= 0: n_prompt, entry 0 unused */
@@ -63,16 +65,25 @@ struct wk_out {
 };
 /* STEP_END: everything of this step has been pushed; the link sends one Tokens message per router. */
 
+/* What the scheduler sees of a link: the real one, or a stand-in for tests and measurements. */
+struct wk_port {
+    void *ud;
+    /* Never blocks; false: nothing there. */
+    bool (*pop)(void *ud, struct wk_in *out);
+    /* False when the ring is full: the scheduler keeps the event and tries again next tick (it pauses
+     * new steps meanwhile). The ring holds several steps' worth, so this means that the I/O thread is
+     * stuck. */
+    bool (*push)(void *ud, const struct wk_out *o);
+    /* Once a tick: what beats tell. tick is a counter that moves while the scheduler lives. */
+    void (*set_load)(void *ud, const struct pb_load *load, uint64_t tick);
+    /* A few times a second: what the KV store's tiers did. NULL: nobody is told. */
+    void (*set_kv)(void *ud, const struct pb_kv_load *kv);
+};
+
 PS_MUST int wk_link_create(struct wk_link **out, const struct wk_link_conf *conf,
                            const struct ps_clock *clock, struct ps_wake *sched_wake);
-PS_MUST int wk_link_start(struct wk_link *l); /* starts the thread */
-/* Scheduler side. */
-bool wk_link_pop(struct wk_link *l, struct wk_in *out);
-/* False when the ring is full: the scheduler keeps the event and tries again next tick (it pauses new
- * steps meanwhile). The ring holds several steps' worth, so this means the I/O thread is stuck. */
-bool wk_link_push(struct wk_link *l, const struct wk_out *o);
-/* Once a tick: what beats tell. tick is a counter that moves while the scheduler lives. */
-void wk_link_set_load(struct wk_link *l, const struct pb_load *load, uint64_t tick);
+PS_MUST int wk_link_start(struct wk_link *l);   /* starts the thread */
+struct wk_port wk_link_port(struct wk_link *l); /* the scheduler's side */
 /* Told in beats, so that routers place nothing new here (a worker that leaves by itself). */
 void wk_link_set_draining(struct wk_link *l, bool on);
 /* True once every router has acknowledged or forgotten every attempt (drain), or timeout. */

@@ -82,6 +82,7 @@ struct wk_att {
 
     bool rejected, end_sent;
     enum pb_reject reject;
+    uint32_t predicted_wait_ms;
     enum pb_finish finish;
     uint32_t matched_id, n_cached, n_prompt_scores;
     struct pb_logprob *prompt_scores;
@@ -128,6 +129,7 @@ struct wk_link {
     struct ps_wake wake;
     struct ps_ring *in_ring, *out_ring;
     _Atomic uint64_t published_ver, published[PS_SEQ_WORDS(struct wk_published)];
+    _Atomic uint64_t kv_ver, kv[PS_SEQ_WORDS(struct pb_kv_load)]; /* by the scheduler */
     _Atomic bool stop, draining;
     _Atomic uint32_t n_joined, n_atts; /* n_atts: with a route, i.e. somebody may still ask */
 

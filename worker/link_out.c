@@ -34,6 +34,7 @@ static void take_end(struct wk_link *l, struct wk_att *a, struct wk_out *o)
     a->state = WK_ATT_ENDED;
     a->rejected = o->kind == WK_OUT_REJECTED;
     a->reject = o->reject;
+    a->predicted_wait_ms = o->predicted_wait_ms;
     a->finish = o->finish;
     /* Tokens were not kept after a cancel, so whatever end it was, it is not a whole answer. */
     if (!a->rejected && a->cancel_wanted)
@@ -143,7 +144,10 @@ static bool send_end(struct wk_link *l, struct wk_dial *d, const struct wk_att *
     struct pb_msg m = {.head = {0}};
 
     if (a->rejected) {
-        m.refusal = (struct pb_refusal){.req = a->req, .attempt = a->attempt, .reason = a->reject};
+        m.refusal = (struct pb_refusal){.req = a->req,
+                                        .attempt = a->attempt,
+                                        .reason = a->reject,
+                                        .predicted_wait_ms = a->predicted_wait_ms};
         return wk_dial_send_msg(l, d, &m, PB_REJECT) == PS_MQ_OK;
     }
     m.head = wk_dial_head(l, d, PB_FINISHED);
@@ -200,6 +204,8 @@ void wk_out_beat(struct wk_link *l, struct wk_dial *d)
 
     if (!ps_seq_read(&l->published_ver, l->published, &p, sizeof(p)))
         memset(&p, 0, sizeof(p));
+    if (!ps_seq_read(&l->kv_ver, l->kv, &m.beat.kv, sizeof(m.beat.kv)))
+        memset(&m.beat.kv, 0, sizeof(m.beat.kv));
     m.beat.interval_ms = d->interval_ms;
     m.beat.load = p.load;
     m.beat.tick = p.tick;

@@ -14,18 +14,35 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/model/file.h"
+#include "common/model/vocab.h"
 #include "worker/conf_def.h"
 #include "worker/exec/exec_dev.h"
+#include "worker/exec/exec_sim.h"
 #include "worker/host.h"
 #include "worker/identity.h"
 #include "worker/sched/sched.h"
+#include "worker/self_bench.h"
+#include "worker/tier/hang.h"
+#include "worker/trace.h"
 
 enum {
     STRIDE_TOKENS_MIN = 64, /* routers index at least this many tokens at once */
+    FLUSH_MS = 20000,       /* for cached pages on their way to disk when the worker leaves */
 };
 
 /* A pool must hold more than one short request to be worth starting. */
 enum { PAGES_MIN = 4 };
+
+enum { CONFIG_BYTES_MAX = 1 << 20 };
+
+enum { BENCH_STEPS = 4000, BENCH_PAGES = 1 << 17 }; /* --self-bench: a few seconds */
+
+struct facts { /* what the two kinds of executor tell of the model */
+    uint64_t weights_digest, device_arith;
+    uint32_t n_vocab_valid;
+    const char *dtype;
+};
 
 struct worker {
     struct wk_conf conf;
@@ -36,8 +53,10 @@ struct worker {
     struct pb_worker_info info;
     uint32_t n_threads;
     struct wk_exec *exec;
+    struct wk_store *store;
     struct wk_link *link;
     struct wk_sched *sched;
+    struct wk_trace *trace;
     int sig_fd;
     uint32_t n_signals;
     uint64_t drain_until_us; /* 0: not draining */
@@ -46,14 +65,50 @@ struct worker {
 static bool check_conf(const void *p, struct ps_buf *err)
 {
     const struct wk_conf *c = p;
+    const char *sizes[][2] = {{"kv-bytes", c->kv_bytes},
+                              {"kv-host-bytes", c->kv_host_bytes},
+                              {"kv-disk-bytes", c->kv_disk_bytes},
+                              {"kv-share-bytes", c->kv_share_bytes}};
+    const char *hangs[] = {c->inject_disk_hang, c->inject_share_hang};
+    struct ps_buf why = PS_BUF_INIT;
+    struct wk_cost cost;
     uint64_t bytes;
 
+    if (c->self_bench)
+        return true;
     if (c->model[0] == '\0') {
         ps_buf_add_str(err, "--model: a model directory is needed");
         return false;
     }
-    if (c->kv_bytes[0] != '\0' && !wk_size_parse(c->kv_bytes, &bytes)) {
-        ps_buf_addf(err, "--kv-bytes: '%s' is not a size such as 512M or 4GiB", c->kv_bytes);
+    for (uint32_t k = 0; k < PS_ARRAY_LEN(sizes); k++) {
+        if (sizes[k][1][0] != '\0' && !wk_size_parse(sizes[k][1], &bytes)) {
+            ps_buf_addf(err, "--%s: '%s' is not a size such as 512M or 4GiB", sizes[k][0],
+                        sizes[k][1]);
+            return false;
+        }
+    }
+    if (c->kv_peers.n > WK_STORE_PEERS_MAX) {
+        ps_buf_addf(err, "--kv-peer: %u are given, at most %d are possible", c->kv_peers.n,
+                    WK_STORE_PEERS_MAX);
+        return false;
+    }
+    for (uint32_t k = 0; k < PS_ARRAY_LEN(hangs); k++) {
+        if (hangs[k][0] != '\0' && !wk_tier_hang_parse(hangs[k], &bytes, &bytes)) {
+            ps_buf_addf(err, "--inject-*-hang: '%s' is not AT:FOR", hangs[k]);
+            return false;
+        }
+    }
+    if (c->sim_item_bytes % WK_SIM_ITEM_BYTES_MIN != 0) {
+        ps_buf_add_str(err, "--sim-item-bytes: a multiple of 4096 is needed");
+        return false;
+    }
+    if (c->sim_cost[0] != '\0' && c->sim_calibrate[0] != '\0') {
+        ps_buf_add_str(err, "--sim-cost and --sim-calibrate exclude each other");
+        return false;
+    }
+    if (wk_cost_parse(&cost, c->sim_cost, &why) != WK_COST_OK) {
+        ps_buf_addf(err, "--sim-cost: %s", why.data);
+        ps_buf_fini(&why);
         return false;
     }
     if (c->routers.n == 0) {
@@ -65,6 +120,14 @@ static bool check_conf(const void *p, struct ps_buf *err)
         return false;
     }
     return true;
+}
+
+static uint64_t size_of(const char *text) /* checked by check_conf */
+{
+    uint64_t bytes = 0;
+
+    (void)wk_size_parse(text, &bytes);
+    return bytes;
 }
 
 static const struct kn_backend *backend_of(const struct wk_conf *c)
@@ -101,31 +164,44 @@ static void fill_name(struct worker *w)
     (void)snprintf(w->info.model, sizeof(w->info.model), "%s", name);
 }
 
-static bool fill_info(struct worker *w, const struct wk_model *m, uint64_t device_arith,
-                      struct ps_buf *err)
+/* What lies below T0 in another form belongs to another space, and is not exact. */
+static bool ask_format(const struct worker *w, uint64_t *out_id, struct ps_buf *err)
 {
-    static const char *const dtypes[] = {[KN_F32] = "f32", [KN_BF16] = "bf16", [KN_F16] = "f16"};
-    struct pb_worker_info *i = &w->info;
+    struct wk_kv_format *f;
 
-    if (wk_tokenizer_digest(w->conf.model, i->tokenizer_digest, err) != WK_IDENTITY_OK ||
+    if (wk_kv_format_create(&f, (enum wk_kv_codec)w->conf.kv_format, &w->layout, err) !=
+        WK_FORMAT_OK)
+        return false;
+    *out_id = wk_kv_format_id(f);
+    wk_kv_format_destroy(f);
+    return true;
+}
+
+static bool fill_info(struct worker *w, const struct facts *f, struct ps_buf *err)
+{
+    struct pb_worker_info *i = &w->info;
+    uint64_t format_id;
+
+    if (!ask_format(w, &format_id, err) ||
+        wk_tokenizer_digest(w->conf.model, i->tokenizer_digest, err) != WK_IDENTITY_OK ||
         wk_uid(w->conf.uid, w->conf.uid_file, &i->uid, err) != WK_IDENTITY_OK)
         return false;
     i->incarnation =
         ps_wall_us(&w->clock) * 1000; /* start time in ns: routers order incarnations */
     i->space_id =
-        wk_space_id(wk_model_weights_digest(m), i->tokenizer_digest, &w->model, &w->layout);
-    i->arith_id = wk_arith_id(device_arith, &w->layout);
+        wk_space_id(f->weights_digest, i->tokenizer_digest, &w->model, &w->layout, format_id);
+    i->arith_id = wk_arith_id(f->device_arith, &w->layout);
     fill_name(w);
-    (void)snprintf(i->dtype, sizeof(i->dtype), "%s", dtypes[wk_model_dtype(m)]);
+    (void)snprintf(i->dtype, sizeof(i->dtype), "%s", f->dtype);
     i->context = w->model.max_pos;
     if (w->conf.max_model_len > 0)
         i->context = ps_min_u32(i->context, (uint32_t)w->conf.max_model_len);
-    i->n_vocab = wk_model_n_vocab_valid(m);
+    i->n_vocab = f->n_vocab_valid;
     i->page_tokens = w->layout.group[0].page_tokens;
     i->stride_tokens = ps_max_u32(STRIDE_TOKENS_MIN, i->page_tokens);
     i->n_slots = (uint32_t)w->conf.max_seqs;
     i->max_waiting = (uint32_t)w->conf.max_waiting;
-    i->exact = true;
+    i->exact = w->conf.kv_format == WK_KV_RAW;
     return true;
 }
 
@@ -141,19 +217,24 @@ static uint64_t kv_budget(const struct worker *w)
     return ps_max_u64(PAGES_MIN * item, ps_min_u64(bytes, n_pages * w->info.n_slots * item));
 }
 
-static bool make_exec(struct worker *w, struct ps_buf *err)
+static bool make_dev(struct worker *w, struct ps_buf *err)
 {
+    static const char *const dtypes[] = {[KN_F32] = "f32", [KN_BF16] = "bf16", [KN_F16] = "f16"};
     struct wk_model *m = NULL;
-    uint64_t device_arith;
     struct wk_exec_dev_conf ec;
+    struct facts f;
 
-    if (!ask_device(w, &device_arith, err) || wk_model_load(&m, w->conf.model, err) != WK_MODEL_OK)
+    if (!ask_device(w, &f.device_arith, err) ||
+        wk_model_load(&m, w->conf.model, err) != WK_MODEL_OK)
         return false;
     w->model = *wk_model_config(m);
     w->layout = *wk_model_layout(m);
     ps_info("model loaded", "dir=%s dtype=%s layers=%u weights_shared=%d", w->conf.model,
             w->model.dtype, w->model.n_layer, wk_model_is_shared(m));
-    if (!fill_info(w, m, device_arith, err)) {
+    f.weights_digest = wk_model_weights_digest(m);
+    f.n_vocab_valid = wk_model_n_vocab_valid(m);
+    f.dtype = dtypes[wk_model_dtype(m)];
+    if (!fill_info(w, &f, err)) {
         wk_model_destroy(m);
         return false;
     }
@@ -168,12 +249,134 @@ static bool make_exec(struct worker *w, struct ps_buf *err)
         wk_model_destroy(m);
         return false;
     }
+    return true;
+}
+
+static bool sim_cost(const struct worker *w, struct wk_cost *out, struct ps_buf *err)
+{
+    uint32_t n_steps;
+    double error;
+
+    if (w->conf.sim_time == WK_SIM_TIME_FAST) {
+        *out = (struct wk_cost){{0}};
+        return true;
+    }
+    if (w->conf.sim_calibrate[0] == '\0')
+        return wk_cost_parse(out, w->conf.sim_cost, err) == WK_COST_OK;
+    ps_buf_add_str(err, "--sim-calibrate: ");
+    if (wk_cost_calibrate(out, w->conf.sim_calibrate, &n_steps, &error, err) != WK_COST_OK)
+        return false;
+    ps_buf_clear(err);
+    ps_info("calibrated",
+            "steps=%u mean_error=%.3f base_us=%.3f row_us=%.3f prefill_us=%.4f kv_us=%.6f "
+            "pair_us=%.8f",
+            n_steps, error, out->us[WK_COST_BASE], out->us[WK_COST_ROW], out->us[WK_COST_PREFILL],
+            out->us[WK_COST_KV], out->us[WK_COST_PAIR]);
+    return true;
+}
+
+/* Nothing of the weights is read: config.json stands for them, and no real worker has this identity. */
+static bool make_sim(struct worker *w, struct ps_buf *err)
+{
+    struct wk_exec_sim_conf ec = {.clock = &w->clock, .with_timer = true, .depth = 2};
+    struct ps_buf text = PS_BUF_INIT;
+    struct facts f = {.dtype = w->model.dtype};
+    int r;
+
+    if (!sim_cost(w, &ec.cost, err) ||
+        ps_model_config_load(&w->model, w->conf.model, err) != PS_MODEL_OK ||
+        ps_vocab_n_ids(w->conf.model, &f.n_vocab_valid, err) != PS_VOCAB_OK)
+        return false;
+    r = ps_file_read(w->conf.model, "config.json", CONFIG_BYTES_MAX, &text);
+    if (r == PS_FILE_OK)
+        f.weights_digest = ps_hash64(text.data, text.len, ps_hash64("sim 1", 5, 0));
+    else
+        ps_buf_add_str(err, "config.json cannot be read");
+    ps_buf_fini(&text);
+    if (r != PS_FILE_OK)
+        return false;
+    f.n_vocab_valid = ps_min_u32(f.n_vocab_valid, w->model.n_vocab);
+    f.device_arith = ps_hash64(&w->conf.sim_eos, sizeof(w->conf.sim_eos), f.weights_digest);
+    wk_exec_sim_layout(&w->layout, (uint32_t)w->conf.sim_item_bytes);
+    (void)snprintf(w->info.device, sizeof(w->info.device), "sim");
+    if (!fill_info(w, &f, err))
+        return false;
+    ec.n_slots = w->info.n_slots;
+    ec.kv_bytes = kv_budget(w);
+    ec.item_bytes = (uint32_t)w->conf.sim_item_bytes;
+    ec.vocab = (struct wk_sim_vocab){.n_ids = f.n_vocab_valid,
+                                     .eos = w->model.eos,
+                                     .n_eos = w->model.n_eos,
+                                     .p_eos = w->conf.sim_eos};
+    return wk_exec_sim_create(&w->exec, &ec, err) == 0;
+}
+
+static bool make_exec(struct worker *w, struct ps_buf *err)
+{
+    if (!(w->conf.device == WK_DEVICE_SIM ? make_sim(w, err) : make_dev(w, err)))
+        return false;
     if (w->exec->n_pages < PAGES_MIN) {
-        ps_buf_addf(err, "--kv-bytes: %llu bytes hold %u pages, %u are needed",
-                    (unsigned long long)ec.kv_bytes, w->exec->n_pages, PAGES_MIN);
+        ps_buf_addf(err, "--kv-bytes: room for %u pages of %u bytes, %u are needed",
+                    w->exec->n_pages, w->layout.group[0].item_bytes, PAGES_MIN);
         return false;
     }
     w->info.kv_pages_total = w->exec->n_pages;
+    return true;
+}
+
+/* Lower tiers hand their bytes through the host's memory, so with them there is always some. */
+static uint64_t kv_host_budget(const struct worker *w)
+{
+    const struct wk_conf *c = &w->conf;
+    bool needed = c->kv_disk[0] != '\0' || c->kv_share[0] != '\0' || c->kv_peers.n > 0 ||
+                  c->kv_peer_listen[0] != '\0';
+
+    if (c->kv_host_bytes[0] != '\0')
+        return size_of(c->kv_host_bytes);
+    return needed ? wk_host_mem_available() / 8 / (uint64_t)c->workers_on_host : 0;
+}
+
+static bool make_store(struct worker *w, struct ps_buf *err)
+{
+    const struct wk_conf *c = &w->conf;
+    const struct wk_store_conf sc = {
+        .layout = &w->layout,
+        .clock = &w->clock,
+        .wake = &w->wake,
+        .exec = w->exec,
+        .space_id = w->info.space_id,
+        .arith_id = w->info.arith_id,
+        .stride_tokens = w->info.stride_tokens,
+        .codec = (enum wk_kv_codec)c->kv_format,
+        .t1_bytes = kv_host_budget(w),
+        .t2_path = c->kv_disk,
+        .t2_bytes = size_of(c->kv_disk_bytes),
+        .t3_path = c->kv_share,
+        .t3_bytes = size_of(c->kv_share_bytes),
+        .peer_listen = c->kv_peer_listen,
+        .peers = c->kv_peers.items,
+        .n_peers = c->kv_peers.n,
+        .peer_secret_file = c->kv_peer_secret_file,
+        .t2_hang = c->inject_disk_hang,
+        .t3_hang = c->inject_share_hang,
+    };
+
+    if (wk_store_create(&w->store, &sc, err) != WK_TIER_OK)
+        return false;
+    if (wk_store_peer_address(w->store)[0] != '\0')
+        ps_info("serving KV pages to peers", "address=%s", wk_store_peer_address(w->store));
+    return true;
+}
+
+static bool make_trace(struct worker *w, struct ps_buf *err)
+{
+    if (w->conf.trace[0] == '\0')
+        return true;
+    ps_buf_add_str(err, "--trace: ");
+    if (wk_trace_create(&w->trace, w->conf.trace, (uint64_t)w->conf.trace_max << 20, &w->clock,
+                        err) != 0)
+        return false;
+    ps_buf_clear(err);
     return true;
 }
 
@@ -188,10 +391,8 @@ static bool make_link(struct worker *w, struct ps_buf *err)
         .curve_server_key_file = w->conf.curve_server_key_file,
         .inject = w->conf.inject,
     };
-    int r = ps_wake_init(&w->wake);
+    int r = wk_link_create(&w->link, &lc, &w->clock, &w->wake);
 
-    if (r == 0)
-        r = wk_link_create(&w->link, &lc, &w->clock, &w->wake);
     if (r != 0)
         ps_buf_addf(err, "the link cannot be made: %s", strerror(-r));
     return r == 0;
@@ -208,6 +409,8 @@ static bool start(struct worker *w, struct ps_buf *err)
     (void)sigaddset(&set, SIGINT);
     (void)sigprocmask(SIG_BLOCK, &set, NULL); /* before any thread: all of them inherit it */
     (void)sigaction(SIGPIPE, &ignore, NULL);
+    (void)sigaction(SIGXFSZ, &ignore,
+                    NULL); /* a file at its limit: the write fails, as on a full disk */
     w->sig_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (w->sig_fd < 0) {
         ps_buf_addf(err, "signals cannot be read: %s", strerror(errno));
@@ -215,16 +418,23 @@ static bool start(struct worker *w, struct ps_buf *err)
     }
     w->n_threads = w->conf.threads > 0 ? (uint32_t)w->conf.threads
                                        : wk_host_threads((uint32_t)w->conf.workers_on_host);
-    if (!make_exec(w, err) || !make_link(w, err))
+    if (ps_wake_init(&w->wake) != 0) {
+        ps_buf_add_str(err, "there is no descriptor left for a wake");
+        return false;
+    }
+    if (!make_exec(w, err) || !make_store(w, err) || !make_trace(w, err) || !make_link(w, err))
         return false;
     sc = (struct wk_sched_conf){
         .clock = &w->clock,
-        .link = w->link,
+        .port = wk_link_port(w->link),
         .exec = w->exec,
+        .store = w->store,
         .layout = &w->layout,
+        .trace = w->trace,
         .eos = {w->model.eos, w->model.n_eos},
         .context = w->info.context,
         .chunk = (uint32_t)w->conf.chunk,
+        .itl_us = (uint64_t)w->conf.itl_target_ms * 1000,
         .reserve = (uint32_t)w->conf.growth_reserve,
         .max_waiting = w->info.max_waiting,
     };
@@ -293,9 +503,11 @@ static void stop(struct worker *w)
 {
     if (w->link != NULL)
         wk_link_stop(w->link); /* Bye: routers move what is still open */
+    wk_sched_destroy(w->sched);
+    wk_store_destroy(w->store, FLUSH_MS);
     if (w->exec != NULL)
         w->exec->ops->destroy(w->exec);
-    wk_sched_destroy(w->sched);
+    wk_trace_destroy(w->trace);
     wk_link_destroy(w->link);
     if (w->wake.fd > 0)
         ps_wake_fini(&w->wake);
@@ -308,7 +520,8 @@ int main(int argc, char **argv)
     static const struct ps_conf_table table = {
         .prog = "worker",
         .usage = "penstock-worker --model DIR [options]",
-        .about = "Runs a model and serves it to the routers it dials. No port is opened.",
+        .about = "Runs a model and serves it to the routers it dials. "
+                 "Only --kv-peer-listen opens a port.",
         .opts = wk_conf_opts,
         .n_opts = PS_ARRAY_LEN(wk_conf_opts),
     };
@@ -325,6 +538,11 @@ int main(int argc, char **argv)
         return 2;
     }
     ps_log_init("worker", (enum ps_log_level)w.conf.log_level);
+    if (w.conf.self_bench)
+        return wk_self_bench(stdout, BENCH_STEPS, BENCH_PAGES) == 0 &&
+                       wk_self_bench_tiers(stdout, w.conf.kv_disk, w.conf.kv_share) == 0
+                   ? 0
+                   : 1;
     ps_clock_real(&w.clock);
     if (!start(&w, &err)) {
         ps_error("cannot start", "why=\"%s\"", err.data != NULL ? err.data : "unknown");

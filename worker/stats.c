@@ -8,7 +8,10 @@
 #define SAMPLE_WEIGHT 0.125
 
 /* The chunks of a step must be worth measuring: a handful of tokens says nothing of prefill speed. */
-enum { PREFILL_SAMPLE_MIN = 16, RSS_PERIOD_US = 1000000 };
+enum { PREFILL_SAMPLE_MIN = 16, RSS_PERIOD_US = 1000000, WAIT_MS_MAX = 3600000 };
+
+/* Requests differ more than steps, and leave in crowds. */
+#define GAP_WEIGHT (1.0 / 32)
 
 static double blend(double mean, double sample)
 {
@@ -22,6 +25,31 @@ void wk_stats_step(struct wk_stats *s, uint32_t step_us, uint32_t n_prefill)
     s->step_us = blend(s->step_us, us);
     if (n_prefill >= PREFILL_SAMPLE_MIN)
         s->prefill_tok_per_s = blend(s->prefill_tok_per_s, n_prefill * 1e6 / us);
+}
+
+void wk_stats_left(struct wk_stats *s, uint64_t now_us, bool others_wait)
+{
+    if (!others_wait) { /* a gap without demand says nothing of speed */
+        s->left_us = 0;
+        return;
+    }
+    if (s->left_us != 0) {
+        double gap = (double)(now_us - s->left_us);
+
+        s->left_gap_us =
+            s->left_gap_us > 0 ? s->left_gap_us + GAP_WEIGHT * (gap - s->left_gap_us) : gap;
+    }
+    s->left_us = now_us > 0 ? now_us : 1;
+}
+
+uint32_t wk_stats_wait_ms(const struct wk_stats *s, uint64_t n_waiting, uint64_t n_prefill)
+{
+    double queue_ms = (double)n_waiting * s->left_gap_us / 1e3, prefill_ms = 0, ms;
+
+    if (s->prefill_tok_per_s > 0)
+        prefill_ms = (double)n_prefill * 1e3 / s->prefill_tok_per_s;
+    ms = queue_ms > prefill_ms ? queue_ms : prefill_ms;
+    return ms < WAIT_MS_MAX ? (uint32_t)ms : WAIT_MS_MAX;
 }
 
 uint64_t wk_stats_rss(struct wk_stats *s, uint64_t now_us)

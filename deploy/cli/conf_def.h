@@ -77,7 +77,8 @@ static const struct ps_conf_opt cli_serve_opts[] = {
      .type = PS_CONF_LIST,
      .offset = offsetof(struct cli_serve_conf, worker_args),
      .def = "",
-     .help = "passed on to every penstock-worker, for example --worker-arg=--kv-bytes=1GiB"},
+     .help = "passed on to every penstock-worker, for example --worker-arg=--kv-bytes=1GiB; "
+             "{index} becomes its number"},
 };
 
 struct cli_chat_conf {

@@ -91,6 +91,26 @@ static void add_list(struct child *c, const struct ps_conf_list *l)
         add_arg(c, l->items[i], NULL);
 }
 
+/* Options of a worker; "{index}" stands for its number, so that each can have a file of its own. */
+static void add_worker_list(struct child *c, const struct ps_conf_list *l, uint32_t index)
+{
+    uint32_t i;
+
+    for (i = 0; i < l->n && i < MAX_ARGS / 2; i++) {
+        const char *at = strstr(l->items[i], "{index}");
+        struct ps_buf text = PS_BUF_INIT;
+
+        if (at == NULL) {
+            add_arg(c, l->items[i], NULL);
+            continue;
+        }
+        ps_buf_addf(&text, "%.*s%u%s", (int)(at - l->items[i]), l->items[i], index,
+                    at + strlen("{index}"));
+        add_arg(c, text.data, NULL);
+        ps_buf_fini(&text);
+    }
+}
+
 static void router_args(struct child *c, const struct cli_serve_conf *conf, const char *model,
                         uint16_t tok_port)
 {
@@ -132,7 +152,7 @@ static void worker_args(struct child *c, const struct cli_serve_conf *conf, cons
     add_int(c, "--drain-timeout", conf->drain_timeout_s);
     if (conf->served_name[0] != '\0')
         add_arg(c, "--served-model-name", conf->served_name);
-    add_list(c, &conf->worker_args);
+    add_worker_list(c, &conf->worker_args, index);
 }
 
 static void start_child(struct cli_cluster *c, struct child *ch)

@@ -79,6 +79,13 @@ bool rt_fleet_worker(const struct rt_fleet *f, uint32_t slot, struct rt_worker *
     return true;
 }
 
+bool rt_fleet_kv(const struct rt_fleet *f, uint32_t slot, struct pb_kv_load *out)
+{
+    (void)f;
+    *out = (struct pb_kv_load){.n_tier = 1, .tier = {{.id = PB_KV_T0, .is_open = true}}};
+    return slot < n_live_workers;
+}
+
 /* ---- the world ---- */
 
 struct world {

@@ -21,6 +21,7 @@
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/ring.h"
+#include "proto/load.h"
 #include "proto/submit.h"
 
 struct rt_fleet;
@@ -102,6 +103,8 @@ void rt_fleet_destroy(struct rt_fleet *f);
 /* View: any thread, lock-free copies. Returns false for a slot that never held a worker. */
 uint32_t rt_fleet_n_slots(const struct rt_fleet *f); /* slots ever used */
 bool rt_fleet_worker(const struct rt_fleet *f, uint32_t slot, struct rt_worker *out);
+/* What the tiers of its KV store did; not in struct rt_worker, which placement copies often. */
+bool rt_fleet_kv(const struct rt_fleet *f, uint32_t slot, struct pb_kv_load *out);
 /* Shared counters: add at placement, taken back by the link thread when a beat covers the dispatch. */
 int64_t rt_fleet_reserve(struct rt_fleet *f, uint32_t slot,
                          int64_t n_tok); /* returns the old value */

@@ -107,6 +107,7 @@ struct rt_peer {
     uint64_t generation;
     struct pb_worker_info info;
     struct pb_load load;
+    struct pb_kv_load kv;
     uint8_t id[RT_ID_BYTES]; /* of the newest Hello */
     uint32_t nonce, epoch;   /* epoch 0: no link */
     uint32_t seq_out, beat_seq;
@@ -131,6 +132,8 @@ struct rt_peer {
 struct rt_view { /* shared: written by the link thread, read and reserved on by loops */
     _Alignas(128) _Atomic uint64_t ver;
     _Atomic uint64_t words[PS_SEQ_WORDS(struct rt_worker)];
+    /* Apart: placement reads the words of every worker, people these. */
+    _Atomic uint64_t kv_ver, kv_words[PS_SEQ_WORDS(struct pb_kv_load)];
     _Alignas(128) _Atomic int64_t resv_tok;
     _Atomic int32_t resv_req;
 };

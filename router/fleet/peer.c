@@ -158,6 +158,7 @@ static void new_incarnation(struct rt_fleet *f, struct rt_peer *p,
     p->tick = 0;
     p->tick_us = f->now_us;
     memset(&p->load, 0, sizeof(p->load));
+    memset(&p->kv, 0, sizeof(p->kv));
     p->info = *info;
 }
 
@@ -241,6 +242,7 @@ void rt_peer_on_beat(struct rt_fleet *f, struct rt_peer *p, const struct pb_msg 
         p->tick_us = f->now_us; /* nothing of ours to do: it may sleep */
     }
     p->load = b->load;
+    p->kv = b->kv;
     p->says_draining = b->draining;
     if (b->drained && !p->drained_logged)
         ps_info("worker drained", "worker=%u", p->slot);

@@ -15,6 +15,7 @@ void rt_view_publish(struct rt_fleet *f, const struct rt_peer *p, bool changed)
     w.load = p->load;
     w.last_beat_us = p->heard_us;
     ps_seq_write(&v->ver, v->words, &w, sizeof(w));
+    ps_seq_write(&v->kv_ver, v->kv_words, &p->kv, sizeof(p->kv));
     if (p->slot >= atomic_load(&f->n_slots))
         atomic_store(&f->n_slots, p->slot + 1);
     for (uint32_t i = 0; changed && i < f->n_loops; i++)
@@ -78,6 +79,16 @@ bool rt_fleet_worker(const struct rt_fleet *f, uint32_t slot, struct rt_worker *
     out->resv_tok = atomic_load(&v->resv_tok);
     out->resv_req = atomic_load(&v->resv_req);
     return true;
+}
+
+bool rt_fleet_kv(const struct rt_fleet *f, uint32_t slot, struct pb_kv_load *out)
+{
+    const struct rt_view *v;
+
+    if (slot >= RT_MAX_WORKERS)
+        return false;
+    v = &f->views[slot];
+    return ps_seq_read(&v->kv_ver, v->kv_words, out, sizeof(*out));
 }
 
 int64_t rt_fleet_reserve(struct rt_fleet *f, uint32_t slot, int64_t n_tok)

@@ -127,6 +127,35 @@ def isa_test(name):
     return test
 
 
+# 2 MiB are 170 pages of T0; the requests together make some thousands.
+SMALL = ["--kv-bytes", "2MiB"]
+
+
+def evicted_then_warm(worker_args, n=1):
+    """All requests twice under a T0 much smaller than what they cache; returns tokens found cached."""
+    with cluster(n, worker_args=SMALL + worker_args) as c:
+        same(run_all(c, 16))
+        before = c.stats()["prefix_cache"]["hit_tokens"]
+        same(run_all(c, 16))
+        return c.stats()["prefix_cache"]["hit_tokens"] - before
+
+
+def test_with_each_tier(build):
+    none = evicted_then_warm([])
+    with tempfile.TemporaryDirectory() as tmp:
+        disk = ["--kv-disk", f"{tmp}/t2", "--kv-disk-bytes", "256MiB"]
+        hits = {
+            "t1": evicted_then_warm(["--kv-host-bytes", "256MiB"]),
+            "t2": evicted_then_warm(["--kv-host-bytes", "4MiB"] + disk),
+            "t3": evicted_then_warm(["--kv-host-bytes", "4MiB", "--kv-share", tmp]),
+        }
+        with cluster(worker_args=SMALL + ["--kv-host-bytes", "4MiB"] + disk) as c:  # another life of the disk
+            same(run_all(c, 16))
+            hits["t2, restarted"] = c.stats()["prefix_cache"]["hit_tokens"]
+    assert all(h > none for h in hits.values()), f"without tiers {none} tokens were found, with them {hits}"
+    return f"tokens found again: none {none}, " + ", ".join(f"{k} {v}" for k, v in hits.items())
+
+
 async def kill_now_and_then(c, streams):
     task = asyncio.ensure_future(gather(streams, 24))
     kills = 0
@@ -156,7 +185,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         state.update(build=sys.argv[1], model=make_models.make("qwen3-bf16", tmp), requests=make_requests())
         tap.run([test_alone_is_the_reference, test_in_batches_of_32_then_warm, test_chunks_of_16, test_chunks_of_512,
-                 test_after_eviction_and_preemption, test_two_threads, isa_test("scalar"), isa_test("avx2"),
+                 test_after_eviction_and_preemption, test_two_threads, test_with_each_tier, isa_test("scalar"), isa_test("avx2"),
                  isa_test("avx512"), isa_test("amx"), test_moved_in_mid_stream_by_kill_9], sys.argv[1])
 
 

@@ -13,6 +13,7 @@ struct job {
 
 struct wire_worker {
     struct wk_link *link;
+    struct wk_port port;
     struct ps_clock clock;
     struct ps_wake wake;
     struct ps_rng rng;
@@ -39,11 +40,11 @@ static void doze(struct wire_worker *w, uint32_t us)
 /* The ring holds many steps; if it is full for 30 s the I/O thread is stuck. */
 static void push(struct wire_worker *w, const struct wk_out *o)
 {
-    bool taken = wk_link_push(w->link, o);
+    bool taken = w->port.push(w->port.ud, o);
 
     for (int i = 0; i < 30000 && !taken; i++) {
         doze(w, 1000);
-        taken = wk_link_push(w->link, o);
+        taken = w->port.push(w->port.ud, o);
     }
     PS_ASSERT(taken);
 }
@@ -106,7 +107,7 @@ static void take_in(struct wire_worker *w)
 {
     struct wk_in in;
 
-    while (wk_link_pop(w->link, &in)) {
+    while (w->port.pop(w->port.ud, &in)) {
         switch (in.kind) {
         case WK_IN_OPEN:
             open_job(w, &in);
@@ -169,7 +170,7 @@ static void step(struct wire_worker *w)
         atomic_store(&w->drained, true);
     }
     atomic_store(&w->table->n_open, w->n_jobs);
-    wk_link_set_load(w->link, &load, ++w->tick);
+    w->port.set_load(w->port.ud, &load, ++w->tick);
 }
 
 static void *worker_main(void *ud)
@@ -213,6 +214,7 @@ struct wire_worker *wire_worker_start(const struct wire_worker_conf *c)
     w->step_us = c->step_us;
     PS_ASSERT(ps_wake_init(&w->wake) == 0);
     PS_ASSERT(wk_link_create(&w->link, &conf, &w->clock, &w->wake) == 0);
+    w->port = wk_link_port(w->link);
     PS_ASSERT(wk_link_start(w->link) == 0);
     PS_ASSERT(pthread_create(&w->thread, NULL, worker_main, w) == 0);
     return w;

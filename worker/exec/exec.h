@@ -32,8 +32,15 @@ enum wk_row_flag {
     WK_ROW_LOGPROBS = 8,      /* the sampled token's log-probabilities are wanted (samp.n_top) */
     WK_ROW_PROMPT_SCORES =
         16, /* every position's next token (given in `next`) is scored with samp.n_prompt_top */
+    WK_ROW_FIRST = 32, /* a sequence begins in this slot, or comes back: nothing it holds counts */
 };
 
+/*
+ * A model whose layout has a group 1 keeps a state beside rows: an item of that group that a row brings
+ * from pos_lo to pos_hi. A row that begins at position 0 begins with no state, whatever its item holds;
+ * one that begins elsewhere finds the state of pos_lo there, since the step before or a copy put it
+ * there.
+ */
 struct wk_row {
     uint32_t slot; /* device row: position and last token of one sequence */
     uint16_t n_q, n_draft;
@@ -42,7 +49,9 @@ struct wk_row {
     uint32_t pos_lo; /* absolute position of the first query */
     uint32_t pos_hi; /* bound of the length after this step */
     uint32_t samp;   /* index into the plan's wk_samp array */
+    uint32_t state;  /* item of group 1; WK_ROW_NO_STATE: the layout has none */
 };
+#define WK_ROW_NO_STATE UINT32_MAX
 
 struct wk_samp {               /* plain data; offsets count uint32_t from the plan's pool */
     struct pb_sampling p;      /* seed is the choice's own */
@@ -54,8 +63,15 @@ struct wk_samp {               /* plain data; offsets count uint32_t from the pl
     uint32_t next_off;
 };
 
-struct wk_copy { /* tail copy-on-write: first n_tok tokens of a page, before the step runs */
+enum wk_copy_when { WK_COPY_BEFORE, WK_COPY_AFTER }; /* the rows of the step */
+
+/*
+ * Group 0, before: tail copy-on-write, the first n_tok tokens of a page. Group 1: a whole item, the
+ * state of position n_tok; before: a snapshot becomes a row's state; after: a row's state is kept.
+ */
+struct wk_copy {
     uint32_t group, src, dst, n_tok;
+    uint32_t when; /* enum wk_copy_when */
 };
 
 struct wk_plan {
@@ -92,6 +108,10 @@ struct wk_exec_ops {
     int (*enqueue)(struct wk_exec *e, const struct wk_plan *p); /* copies; never blocks */
     int (*poll)(struct wk_exec *e, struct wk_done *out);        /* ticket order */
     int (*wake_fd)(struct wk_exec *e); /* readable when a poll would succeed; poll clears it */
+    /* Moves one item between the KV arena and host memory, and returns when it has. Called from the
+     * mover's thread, beside steps: no step in flight writes the item, nor reads one being filled. */
+    int (*kv_read)(struct wk_exec *e, uint32_t group, uint32_t item, void *host);
+    int (*kv_write)(struct wk_exec *e, uint32_t group, uint32_t item, const void *host);
     void (*destroy)(struct wk_exec *e);
 };
 
@@ -133,7 +153,8 @@ struct wk_plan_builder;
 struct wk_plan_builder *wk_plan_builder_create(void);
 void wk_plan_builder_destroy(struct wk_plan_builder *b);
 void wk_plan_begin(struct wk_plan_builder *b, uint64_t ticket);
-/* Adds a row; its n_q tokens and n_pages page numbers are copied. Returns the row's index. */
+/* Adds a row; its n_q tokens are copied, its n_pages page numbers by wk_plan_end: until then they stay
+ * where they are. Returns the row's index. */
 uint32_t wk_plan_add_row(struct wk_plan_builder *b, const struct wk_row *row, const uint32_t *toks,
                          const uint32_t *pages, uint32_t n_pages);
 uint32_t wk_plan_add_samp(struct wk_plan_builder *b, const struct wk_samp *s);

@@ -74,7 +74,8 @@ static int run_copies(struct exec_dev *e, const struct wk_plan *p)
     int r = 0;
 
     for (i = 0; i < p->n_copy && r == 0; i++) {
-        PS_ASSERT(c[i].group == 0 && c[i].src < e->base.n_pages && c[i].dst < e->base.n_pages);
+        PS_ASSERT(c[i].group == 0 && c[i].when == WK_COPY_BEFORE);
+        PS_ASSERT(c[i].src < e->base.n_pages && c[i].dst < e->base.n_pages);
         r = e->be->copy(e->dev, e->arena + (size_t)c[i].dst * e->item_bytes,
                         e->arena + (size_t)c[i].src * e->item_bytes, e->item_bytes);
     }
@@ -399,8 +400,31 @@ static void destroy(struct wk_exec *x)
     ps_free(e);
 }
 
-static const struct wk_exec_ops ops = {
-    .enqueue = enqueue, .poll = poll_done, .wake_fd = wake_fd, .destroy = destroy};
+/* On cpu and ref the arena is host memory, so the mover's thread copies for itself. */
+static int kv_read(struct wk_exec *x, uint32_t group, uint32_t item, void *host)
+{
+    const struct exec_dev *e = PS_CONTAINER(x, struct exec_dev, base);
+
+    PS_ASSERT(group == 0 && item < e->base.n_pages);
+    memcpy(host, e->arena + (size_t)item * e->item_bytes, e->item_bytes);
+    return 0;
+}
+
+static int kv_write(struct wk_exec *x, uint32_t group, uint32_t item, const void *host)
+{
+    const struct exec_dev *e = PS_CONTAINER(x, struct exec_dev, base);
+
+    PS_ASSERT(group == 0 && item < e->base.n_pages);
+    memcpy(e->arena + (size_t)item * e->item_bytes, host, e->item_bytes);
+    return 0;
+}
+
+static const struct wk_exec_ops ops = {.enqueue = enqueue,
+                                       .poll = poll_done,
+                                       .wake_fd = wake_fd,
+                                       .kv_read = kv_read,
+                                       .kv_write = kv_write,
+                                       .destroy = destroy};
 
 static int open_device(struct exec_dev *e, struct wk_model *m, struct ps_buf *err)
 {

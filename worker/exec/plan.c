@@ -6,14 +6,18 @@
 /* Parts lie one after the other; 64 bytes apart, so that a rank may map any of them. */
 enum { PART_ALIGN = 64 };
 
-_Static_assert(sizeof(struct wk_row) == 28, "plans are copied to ranks");
-_Static_assert(sizeof(struct wk_copy) == 16, "plans are copied to ranks");
+_Static_assert(sizeof(struct wk_row) == 32, "plans are copied to ranks");
+_Static_assert(sizeof(struct wk_copy) == 20, "plans are copied to ranks");
+
+struct table { /* a row's pages, where the caller has them: long contexts are copied once */
+    const uint32_t *pages;
+    uint32_t n;
+};
 
 struct wk_plan_builder {
     struct ps_buf rows, toks, samps, copies, pool;
-    struct ps_buf pages;   /* of all rows, ragged */
-    struct ps_buf n_pages; /* [n_row] */
-    struct ps_buf block;   /* the finished plan */
+    struct ps_buf tables; /* [n_row] struct table */
+    struct ps_buf block;  /* the finished plan */
     uint32_t n_pages_max;
     uint64_t ticket;
 };
@@ -32,8 +36,7 @@ void wk_plan_builder_destroy(struct wk_plan_builder *b)
     ps_buf_fini(&b->samps);
     ps_buf_fini(&b->copies);
     ps_buf_fini(&b->pool);
-    ps_buf_fini(&b->pages);
-    ps_buf_fini(&b->n_pages);
+    ps_buf_fini(&b->tables);
     ps_buf_fini(&b->block);
     ps_free(b);
 }
@@ -45,8 +48,7 @@ void wk_plan_begin(struct wk_plan_builder *b, uint64_t ticket)
     ps_buf_clear(&b->samps);
     ps_buf_clear(&b->copies);
     ps_buf_clear(&b->pool);
-    ps_buf_clear(&b->pages);
-    ps_buf_clear(&b->n_pages);
+    ps_buf_clear(&b->tables);
     b->n_pages_max = 0;
     b->ticket = ticket;
 }
@@ -54,14 +56,14 @@ void wk_plan_begin(struct wk_plan_builder *b, uint64_t ticket)
 uint32_t wk_plan_add_row(struct wk_plan_builder *b, const struct wk_row *row, const uint32_t *toks,
                          const uint32_t *pages, uint32_t n_pages)
 {
+    const struct table t = {pages, n_pages};
     struct wk_row r = *row;
 
     PS_ASSERT(r.n_q > 0 && n_pages > 0 && r.pos_lo + r.n_q <= r.pos_hi);
     r.tok_off = (uint32_t)(b->toks.len / sizeof(*toks));
     ps_buf_add(&b->rows, &r, sizeof(r));
     ps_buf_add(&b->toks, toks, r.n_q * sizeof(*toks));
-    ps_buf_add(&b->pages, pages, n_pages * sizeof(*pages));
-    ps_buf_add(&b->n_pages, &n_pages, sizeof(n_pages));
+    ps_buf_add(&b->tables, &t, sizeof(t));
     b->n_pages_max = ps_max_u32(b->n_pages_max, n_pages);
     return (uint32_t)(b->rows.len / sizeof(r)) - 1;
 }
@@ -83,6 +85,7 @@ uint32_t wk_plan_add_pool(struct wk_plan_builder *b, const void *words, uint32_t
 void wk_plan_add_copy(struct wk_plan_builder *b, const struct wk_copy *c)
 {
     PS_ASSERT(c->src != c->dst && c->n_tok > 0);
+    PS_ASSERT(c->group > 0 || c->when == WK_COPY_BEFORE);
     ps_buf_add(&b->copies, c, sizeof(*c));
 }
 
@@ -110,16 +113,13 @@ static uint32_t part_add(struct ps_buf *block, const struct ps_buf *part)
 static uint32_t table_add(struct wk_plan_builder *b, uint32_t n_row)
 {
     uint32_t off = part_begin(&b->block);
-    const char *from = b->pages.data;
-    char *to = ps_buf_grow(&b->block, (size_t)n_row * b->n_pages_max * 4);
+    const struct table *t = (const struct table *)(const void *)b->tables.data;
+    uint32_t *to =
+        (uint32_t *)(void *)ps_buf_grow(&b->block, (size_t)n_row * b->n_pages_max * sizeof(*to));
 
-    memset(to, 0, (size_t)n_row * b->n_pages_max * 4);
-    for (uint32_t i = 0; i < n_row; i++) {
-        uint32_t n;
-
-        memcpy(&n, b->n_pages.data + (size_t)i * 4, 4);
-        memcpy(to + (size_t)i * b->n_pages_max * 4, from, (size_t)n * 4);
-        from += (size_t)n * 4;
+    for (uint32_t i = 0; i < n_row; i++, to += b->n_pages_max) {
+        memcpy(to, t[i].pages, t[i].n * sizeof(*to));
+        memset(to + t[i].n, 0, (b->n_pages_max - t[i].n) * sizeof(*to));
     }
     return off;
 }

@@ -61,11 +61,64 @@ uint32_t wk_kv_layout_add_attn(struct wk_kv_layout *l, uint32_t n_layer, uint32_
     return l->n_comp++;
 }
 
+/* What a family keeps of one position: all of it shares the group of snapshots. */
+static struct wk_kv_comp *add_snapshot(struct wk_kv_layout *l, const char *name,
+                                       enum wk_kv_shape shape, uint32_t n_layer, uint32_t n_head,
+                                       uint32_t row_bytes)
+{
+    size_t name_len = strlen(name);
+    struct wk_kv_comp *c;
+
+    PS_ASSERT(l->layout_id == 0 && l->n_comp > 0 && l->n_comp < WK_MAX_COMP);
+    PS_ASSERT(n_layer > 0 && n_layer <= WK_MAX_LAYER && row_bytes > 0);
+    PS_ASSERT(n_head > 0 && n_head <= UINT16_MAX);
+    c = &l->comp[l->n_comp++];
+    PS_ASSERT(name_len < sizeof(c->name));
+    memcpy(c->name, name, name_len + 1);
+    c->shape = (uint8_t)shape;
+    c->shard = WK_KV_BY_HEAD;
+    c->group = (uint8_t)group_for(l, 0);
+    PS_ASSERT(c->group == 1);
+    c->hot_fmt = KN_F32;
+    c->n_layer = (uint16_t)n_layer;
+    c->n_head = (uint16_t)n_head;
+    c->row_bytes = row_bytes;
+    c->boundary = 1;
+    for (uint32_t i = 0; i < WK_MAX_LAYER; i++)
+        c->layer_off[i] = i < n_layer ? 0 : UINT32_MAX;
+    l->group[c->group].n_comp++;
+    return c;
+}
+
+uint32_t wk_kv_layout_add_state(struct wk_kv_layout *l, const char *name, uint32_t n_layer,
+                                uint32_t n_bytes)
+{
+    (void)add_snapshot(l, name, WK_KV_STATE, n_layer, 1, n_bytes);
+    return l->n_comp - 1;
+}
+
+uint32_t wk_kv_layout_add_ring(struct wk_kv_layout *l, const char *name, uint32_t n_layer,
+                               uint32_t n_head, uint32_t row_bytes, uint32_t window,
+                               uint32_t rewind)
+{
+    struct wk_kv_comp *c = add_snapshot(l, name, WK_KV_RING, n_layer, n_head, row_bytes);
+
+    PS_ASSERT(window > 0 && rewind <= UINT32_MAX - window);
+    c->ratio = 1;
+    c->window = window;
+    c->rewind = rewind;
+    return l->n_comp - 1;
+}
+
 static uint32_t head_bytes(const struct wk_kv_layout *l, const struct wk_kv_comp *c)
 {
-    uint64_t n_row = l->group[c->group].page_tokens / c->ratio;
+    uint64_t n_row = 1;
 
-    return align_up(n_row * (c->row_bytes + c->scale_bytes), 1);
+    if (c->shape == WK_KV_ROWS)
+        n_row = l->group[c->group].page_tokens / c->ratio;
+    else if (c->shape == WK_KV_RING)
+        n_row = (uint64_t)c->window + c->rewind;
+    return align_up(n_row * ((uint64_t)c->row_bytes + c->scale_bytes), 1);
 }
 
 /* Everything that decides where a byte lies, one number after the other: padding is never hashed. */
@@ -119,7 +172,7 @@ struct kn_kv_view wk_kv_layout_view(const struct wk_kv_layout *l, uint32_t comp,
     const struct wk_kv_group *g = &l->group[c->group];
 
     PS_ASSERT(l->layout_id != 0 && comp < l->n_comp && layer < WK_MAX_LAYER);
-    PS_ASSERT(c->layer_off[layer] != UINT32_MAX);
+    PS_ASSERT(c->layer_off[layer] != UINT32_MAX && c->shape == WK_KV_ROWS);
     return (struct kn_kv_view){
         .arena = arena,
         .item_stride = g->item_bytes,

@@ -53,6 +53,53 @@ static void components_of_one_page_size_share_a_group(void **state)
     assert_int_equal(l.comp[2].layer_off[0], 0);
 }
 
+static void states_make_a_group_of_snapshots(void **state)
+{
+    struct wk_kv_layout l;
+    uint32_t comp;
+
+    (void)state;
+    wk_kv_layout_init(&l);
+    wk_kv_layout_add_attn(&l, 2, 2, 64, KN_BF16, 16);
+    comp = wk_kv_layout_add_state(&l, "conv", 3, 300);
+    wk_kv_layout_add_state(&l, "gdn", 3, 5000);
+    wk_kv_layout_seal(&l);
+    assert_int_equal(l.n_group, 2);
+    assert_int_equal(l.group[1].page_tokens, 0);
+    assert_int_equal(l.group[1].n_comp, 2);
+    assert_int_equal(l.comp[comp].layer_off[0], 0);
+    assert_int_equal(l.comp[comp].layer_off[1], 512);
+    assert_int_equal(l.comp[comp + 1].layer_off[0], 3 * 512);
+    assert_int_equal(l.group[1].item_bytes % 4096, 0);
+    assert_true(l.group[1].item_bytes >= l.comp[comp + 1].layer_off[2] + 5000);
+}
+
+static void rings_lie_beside_states_with_room_for_what_may_be_unwritten(void **state)
+{
+    struct wk_kv_layout l, other;
+    uint32_t ring, conv;
+
+    (void)state;
+    for (uint32_t rewind = 0; rewind < 2; rewind++) {
+        wk_kv_layout_init(&l);
+        wk_kv_layout_add_attn(&l, 2, 2, 64, KN_BF16, 16);
+        ring = wk_kv_layout_add_ring(&l, "raw", 3, 2, 96, 128, 8 * rewind);
+        conv = wk_kv_layout_add_state(&l, "conv", 3, 300);
+        wk_kv_layout_seal(&l);
+        if (rewind == 0)
+            other = l;
+    }
+    assert_int_equal(l.n_group, 2);
+    assert_int_equal(l.group[1].n_comp, 2);
+    assert_int_equal(l.comp[ring].group, 1);
+    assert_int_equal(l.comp[ring].layer_off[0], 0);
+    assert_true(l.comp[ring].layer_off[1] >= 2 * 96 * (128 + 8));
+    assert_true(l.comp[conv].layer_off[0] >= l.comp[ring].layer_off[2] + 2 * 96 * (128 + 8));
+    assert_true(l.group[1].item_bytes >= l.comp[conv].layer_off[2] + 300);
+    assert_true(other.layout_id != l.layout_id);
+    assert_true(other.comp[ring].layer_off[1] < l.comp[ring].layer_off[1]);
+}
+
 static void layout_id_tells_layouts_apart(void **state)
 {
     struct wk_kv_layout a, b, c;
@@ -76,6 +123,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_of_all_layers_and_heads_are_disjoint_and_inside_the_item),
         cmocka_unit_test(components_of_one_page_size_share_a_group),
+        cmocka_unit_test(states_make_a_group_of_snapshots),
+        cmocka_unit_test(rings_lie_beside_states_with_room_for_what_may_be_unwritten),
         cmocka_unit_test(layout_id_tells_layouts_apart),
     };
 

@@ -105,12 +105,61 @@ static void random_mix_of_groups_never_overlaps_and_returns_whole(void **state)
     wk_kv_pool_destroy(p);
 }
 
+/* n_reclaim against a count of every slab, through random takes, drops and idle marks. */
+static void reclaim_counts_what_loose_slabs_would_give(void **state)
+{
+    enum { N = 48, STEPS = 20000, ITEMS_MAX = 4 * N };
+    struct wk_kv_layout l = layout_of(2);
+    struct wk_kv_pool *p = wk_kv_pool_create(&l, N);
+    uint8_t is[2][ITEMS_MAX] = {{0}}; /* 0 free, 1 used, 2 idle */
+    uint32_t total[2], slab_bytes = (uint32_t)wk_kv_pool_slab_bytes(p);
+    struct ps_rng r;
+
+    (void)state;
+    ps_rng_seed(&r, 9);
+    for (uint32_t g = 0; g < 2; g++) {
+        total[g] = wk_kv_pool_n_total(p, g);
+        assert_true(total[g] <= ITEMS_MAX && slab_bytes % l.group[g].item_bytes == 0);
+    }
+    for (uint32_t step = 0; step < STEPS; step++) {
+        uint32_t g = (uint32_t)ps_rng_below(&r, 2), i = (uint32_t)ps_rng_below(&r, total[g]), item;
+
+        if (is[g][i] == 0) {
+            if (wk_kv_pool_take(p, g, &item) == WK_KV_OK)
+                is[g][item] = 1;
+        } else if (ps_rng_below(&r, 3) > 0) {
+            is[g][i] = (uint8_t)(3 - is[g][i]);
+            wk_kv_pool_set_idle(p, g, i, is[g][i] == 2);
+        } else if (is[g][i] == 1) {
+            wk_kv_pool_drop(p, g, i);
+            is[g][i] = 0;
+        }
+        for (g = 0; g < 2; g++) { /* of slabs that the other group has */
+            uint32_t per = slab_bytes / l.group[1 - g].item_bytes, want = 0;
+
+            for (uint32_t first = 0; first < total[1 - g]; first += per) {
+                uint32_t n[3] = {0}, end = ps_min_u32(first + per, total[1 - g]);
+
+                for (i = first; i < end; i++)
+                    n[is[1 - g][i]]++;
+                if (n[1] == 0 && n[2] > 0)
+                    want +=
+                        ps_min_u32(slab_bytes / l.group[g].item_bytes,
+                                   total[g] - first / per * (slab_bytes / l.group[g].item_bytes));
+            }
+            assert_int_equal(wk_kv_pool_n_reclaim(p, g), want);
+        }
+    }
+    wk_kv_pool_destroy(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drop_of_last_holder_frees_item),
         cmocka_unit_test(slabs_are_4_to_16_mib_and_hold_whole_items),
         cmocka_unit_test(random_mix_of_groups_never_overlaps_and_returns_whole),
+        cmocka_unit_test(reclaim_counts_what_loose_slabs_would_give),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

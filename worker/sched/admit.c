@@ -16,6 +16,12 @@ void wk_admit_fini(struct wk_admit *a)
     ps_free(a->rows);
 }
 
+void wk_admit_set_chunk(struct wk_admit *a, uint32_t chunk)
+{
+    PS_ASSERT(chunk > 0);
+    a->conf.chunk = chunk;
+}
+
 static bool ranks_before(const struct wk_admit_row *x, const struct wk_admit_row *y)
 {
     if (x->priority != y->priority)
@@ -99,6 +105,14 @@ struct wk_admit_row *wk_admit_next(const struct wk_admit *a)
     return a->first;
 }
 
+struct wk_admit_row *wk_admit_behind(const struct wk_admit *a, const struct wk_admit_row *r)
+{
+    PS_ASSERT(r->waiting && r->n_suspends == 0); /* so nobody suspended stands behind it: 6 holds */
+    if (a->n_rows == a->conf.n_rows_max || r->next == NULL || r->next->priority != r->priority)
+        return NULL;
+    return r->next;
+}
+
 static uint64_t n_pages(const struct wk_admit *a, uint64_t n_tokens)
 {
     return ps_div_up_u64(n_tokens, a->conf.page_tokens);
@@ -151,16 +165,30 @@ void wk_admit_enter(struct wk_admit *a, struct wk_admit_row *r)
         a->rows[i] = a->rows[i - 1];
     a->rows[i] = r;
     a->n_rows++;
+    r->n_passed = 0;
+    r->begun = false;
+    r->pull = UINT32_MAX;
     r->admitted = true;
 }
 
-bool wk_admit_is_short(const struct wk_admit *a, uint64_t avail)
+static uint64_t growth_of_steps(const struct wk_admit *a, uint32_t n_steps)
 {
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i < a->n_rows; i++)
-        sum += wk_admit_grow(a, a->rows[i], a->conf.n_fly + 1);
-    return sum > avail;
+        sum += wk_admit_grow(a, a->rows[i], n_steps);
+    return sum;
+}
+
+bool wk_admit_is_short(const struct wk_admit *a, uint64_t avail)
+{
+    return growth_of_steps(a, a->conf.n_fly + 1) > avail;
+}
+
+bool wk_admit_may_lend(const struct wk_admit *a, uint64_t avail)
+{
+    /* It is back n_fly + 1 steps from now; until then each of them asks for as many to come. */
+    return growth_of_steps(a, 2 * (a->conf.n_fly + 1)) <= avail;
 }
 
 struct wk_admit_row *wk_admit_victim(const struct wk_admit *a,
@@ -191,6 +219,12 @@ void wk_admit_suspend(struct wk_admit *a, struct wk_admit_row *r, bool drains)
     leave(a, r);
     r->n_suspends++;
     r->drains = drains;
+    wk_admit_push(a, r);
+}
+
+void wk_admit_return(struct wk_admit *a, struct wk_admit_row *r)
+{
+    leave(a, r);
     wk_admit_push(a, r);
 }
 

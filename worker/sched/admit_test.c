@@ -1,8 +1,9 @@
-#include "worker/sched/admit.h"
+#include "worker/sched/prefill.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -36,7 +37,10 @@ struct sim {
     uint32_t n_in_fly, first_fly;
     uint32_t n_suspensions, n_steps, max_batch;
     uint64_t batch_sum;
-    bool admitted_before; /* an admission has happened: len_at_admission is set */
+    bool shortest_first; /* prompts share as prefill.h says, else by rank */
+    /* The room of a step varies between chunk (what admission counts on) and this. */
+    uint32_t chunk_max;
+    struct ps_rng rng;
 };
 
 static uint32_t pages_of(const struct sim *s, uint32_t tokens)
@@ -53,7 +57,8 @@ static void sim_init(struct sim *s, uint32_t total, uint32_t reserve, uint32_t c
                               .n_fly = depth - 1,
                               .n_rows_max = MAX_ROWS};
 
-    *s = (struct sim){.total = total};
+    *s = (struct sim){.total = total, .chunk_max = chunk};
+    ps_rng_seed(&s->rng, total);
     wk_admit_init(&s->adm, &c);
 }
 
@@ -197,14 +202,32 @@ static void admit(struct sim *s)
     }
 }
 
+/* Prompt tokens of each row. */
+static void share(struct sim *s, uint32_t *grants)
+{
+    uint32_t chunk = s->adm.conf.chunk;
+    struct wk_budget_room room = {
+        .tokens = chunk + (uint32_t)ps_rng_below(&s->rng, s->chunk_max - chunk + 1)};
+
+    if (s->shortest_first) {
+        wk_prefill_share(&s->adm, s->chunk_max, &room, grants);
+        return;
+    }
+    for (uint32_t i = 0; i < s->adm.n_rows; i++) {
+        grants[i] = ps_min_u32(s->adm.rows[i]->n_left, room.tokens);
+        room.tokens -= grants[i];
+    }
+}
+
 static bool plan(struct sim *s)
 {
-    uint32_t f = (s->first_fly + s->n_in_fly) % MAX_DEPTH, budget = s->adm.conf.chunk;
+    uint32_t f = (s->first_fly + s->n_in_fly) % MAX_DEPTH, grants[MAX_ROWS];
 
     s->fly[f].n = 0;
+    share(s, grants);
     for (uint32_t i = 0; i < s->adm.n_rows; i++) {
         struct sim_row *r = (struct sim_row *)s->adm.rows[i];
-        uint32_t n = ps_min_u32(r->a.n_left, budget), want;
+        uint32_t n = grants[i], want;
         bool token;
 
         if (r->a.len == r->a.hard && r->a.n_left == 0)
@@ -212,7 +235,6 @@ static bool plan(struct sim *s)
         if (r->a.n_left > 0) {
             if (n == 0)
                 continue;
-            budget -= n;
             r->a.n_left -= n;
             token = r->a.n_left == 0;
         } else {
@@ -323,6 +345,94 @@ static void an_absent_limit_does_not_reserve_the_whole_pool(void **state) /* C4 
     sim_run(&s, 2000);
     assert_true(s.max_batch >= 30);
     assert_int_equal(s.n_suspensions, 0);
+}
+
+static void rows_that_end_make_room_for_those_that_grow(void **state) /* C5 */
+{
+    static const uint32_t reserves[2] = {64,
+                                         1u << 20}; /* the latter: the exact sum of whole lives */
+    uint32_t n_steps[2];
+
+    (void)state;
+    for (uint32_t k = 0; k < 2; k++) {
+        struct sim s;
+
+        sim_init(&s, 250, reserves[k], 512, 1);
+        for (uint32_t i = 0; i < MAX_ROWS; i++) {
+            uint32_t want = 20 + i * 7 % MAX_ROWS * 20;
+
+            sim_add(&s, 0, 40, want, want);
+        }
+        sim_run(&s, 50000);
+        n_steps[k] = s.n_steps;
+    }
+    assert_true(n_steps[0] * 10 < n_steps[1] * 8);
+}
+
+static void a_suspended_row_comes_back_before_its_whole_life_fits(void **state) /* C6 */
+{
+    struct sim s;
+    struct sim_row *r;
+
+    (void)state;
+    sim_init(&s, 100, 64, 512, 1);
+    sim_add(&s, 0, 640, 160, 160); /* 40 now, 44 within the reserve, 50 at its end */
+    r = sim_add(&s, 0, 320, UINT32_MAX, 100);
+    admit(&s);
+    assert_int_equal(s.adm.n_rows, 2);
+    wk_admit_suspend(&s.adm, &r->a, false);
+    release(&s, r);
+    /* 20 now, 28 within twice the reserve, 100 at its hard end: 44 + 28 pages fit, 144 do not. */
+    admit(&s);
+    assert_int_equal(s.adm.n_rows, 2);
+    sim_run(&s, 2000);
+}
+
+static void head_victims_and_queue_obey_one_order(void **state) /* C8 */
+{
+    struct wk_admit_conf c = {.reserve = 64, .chunk = 16, .page_tokens = 16, .n_rows_max = 4};
+    struct wk_admit_row r[3] = {{.priority = 1, .ticket = 1, .held = 5},
+                                {.priority = 1, .ticket = 2, .held = 5},
+                                {.priority = 0, .ticket = 3, .held = 500}};
+    struct wk_admit a;
+
+    (void)state;
+    wk_admit_init(&a, &c);
+    for (uint32_t i = 0; i < 3; i++)
+        wk_admit_push(&a, &r[i]);
+    for (uint32_t i = 0; i < 3; i++) /* the queue: by rank */
+        wk_admit_enter(&a, wk_admit_next(&a));
+    assert_ptr_equal(a.rows[0], &r[2]); /* the head: lowest rank, not lowest ticket */
+    assert_ptr_equal(wk_admit_victim(&a, unshared, NULL), &r[1]); /* the victim: highest rank */
+    wk_admit_suspend(&a, &r[1], false);
+    assert_ptr_equal(wk_admit_victim(&a, unshared, NULL), &r[0]); /* though it was the head once */
+    for (uint32_t i = 0; i < 3; i++)
+        wk_admit_remove(&a, &r[i]);
+    wk_admit_fini(&a);
+}
+
+static void whoever_waits_for_a_leader_is_passed_within_its_priority(void **state)
+{
+    struct wk_admit_conf c = {.reserve = 64, .chunk = 16, .page_tokens = 16, .n_rows_max = 2};
+    struct wk_admit_row r[4] = {{.priority = 0, .ticket = 5, .n_suspends = 1},
+                                {.priority = 0, .ticket = 1},
+                                {.priority = 0, .ticket = 2},
+                                {.priority = 1, .ticket = 3}};
+    struct wk_admit a;
+
+    (void)state;
+    wk_admit_init(&a, &c);
+    for (uint32_t i = 0; i < 4; i++)
+        wk_admit_push(&a, &r[i]);
+    assert_ptr_equal(wk_admit_next(&a), &r[0]);
+    assert_ptr_equal(wk_admit_behind(&a, &r[1]), &r[2]);
+    assert_null(wk_admit_behind(&a, &r[2])); /* lower priorities wait with it */
+    wk_admit_enter(&a, &r[0]);
+    wk_admit_enter(&a, &r[2]);
+    assert_null(wk_admit_behind(&a, &r[1])); /* no row is left */
+    for (uint32_t i = 0; i < 4; i++)
+        wk_admit_remove(&a, &r[i]);
+    wk_admit_fini(&a);
 }
 
 static void a_warm_cache_admits_like_an_empty_one(void **state) /* C7 */
@@ -446,12 +556,12 @@ static void whoever_steps_aside_is_never_the_head(void **state)
 
 static void every_ticket_finishes_in_any_tiny_pool(void **state)
 {
-    enum { SEEDS = 4000 };
+    uint32_t n_seeds = getenv("PENSTOCK_FULL") != NULL ? 10000 : 2000;
     uint64_t n_suspensions = 0;
     uint32_t worst = 0;
 
     (void)state;
-    for (uint32_t seed = 0; seed < SEEDS; seed++) {
+    for (uint32_t seed = 0; seed < n_seeds; seed++) {
         static const uint32_t reserves[5] = {16, 32, 64, 128, 256};
         struct sim s;
         struct ps_rng r;
@@ -460,6 +570,8 @@ static void every_ticket_finishes_in_any_tiny_pool(void **state)
         ps_rng_seed(&r, seed);
         sim_init(&s, 12 + (uint32_t)ps_rng_below(&r, 149), reserves[ps_rng_below(&r, 5)],
                  16u << ps_rng_below(&r, 5), 1 + (uint32_t)ps_rng_below(&r, MAX_DEPTH));
+        s.shortest_first = seed % 2 == 1;
+        s.chunk_max <<= seed % 3;
         n = 1 + (uint32_t)ps_rng_below(&r, 40);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t pool = s.total * 16;
@@ -478,9 +590,9 @@ static void every_ticket_finishes_in_any_tiny_pool(void **state)
         for (uint32_t i = 0; i < n; i++)
             worst = ps_max_u32(worst, s.rows[i].a.n_suspends);
     }
-    assert_true(n_suspensions > SEEDS / 10); /* the pressure was real */
+    assert_true(n_suspensions > n_seeds / 10); /* the pressure was real */
     assert_true(worst <= 8);
-    print_message("# %d seeds, %llu suspensions, at most %u of one row\n", SEEDS,
+    print_message("# %d seeds, %llu suspensions, at most %u of one row\n", n_seeds,
                   (unsigned long long)n_suspensions, worst);
 }
 
@@ -491,6 +603,10 @@ int main(void)
         cmocka_unit_test(rows_that_cannot_run_together_run_in_turn),
         cmocka_unit_test(a_suspended_row_is_not_admitted_to_be_suspended_again),
         cmocka_unit_test(an_absent_limit_does_not_reserve_the_whole_pool),
+        cmocka_unit_test(rows_that_end_make_room_for_those_that_grow),
+        cmocka_unit_test(a_suspended_row_comes_back_before_its_whole_life_fits),
+        cmocka_unit_test(head_victims_and_queue_obey_one_order),
+        cmocka_unit_test(whoever_waits_for_a_leader_is_passed_within_its_priority),
         cmocka_unit_test(a_warm_cache_admits_like_an_empty_one),
         cmocka_unit_test(growth_of_the_running_comes_before_a_newcomer),
         cmocka_unit_test(a_long_prefill_counts_as_time_in_which_others_grow),

@@ -22,8 +22,6 @@ void wk_intake_forget(struct wk_sched *s, struct wk_seq *q)
 {
     wk_seq_goto(q, WK_SEQ_DONE);
     s->n_live--;
-    if (q->deadline_us != 0)
-        s->n_deadlines--;
     wk_seq_destroy(q);
 }
 
@@ -44,7 +42,51 @@ static void answer(struct wk_sched *s, struct wk_seq *q, enum pb_finish why, uin
     PS_ASSERT(s->by_handle[q->handle] == q);
     s->by_handle[q->handle] = NULL;
     s->stats.n_finished++;
+    wk_sched_phase(s, q, WK_PHASE_NONE);
+    wk_stats_left(&s->stats, ps_now_us(s->conf.clock), s->admit.n_waiting > 0);
+    wk_deadlines_remove(&s->deadlines, q);
     wk_outq_push(&s->outq, &o);
+}
+
+/* Asks T3 and the peers for what the tree does not know of a prompt. True: wait for the answer. */
+static bool begin_probing(struct wk_sched *s, struct wk_seq *q)
+{
+    if (wk_seq_needs_scores(q))
+        return false; /* it reads no cache */
+    wk_hold_hash(s->store, q, s->page_tokens);
+    q->probe = wk_store_probe(s->store, q->submit->chain_seed, q->ids, q->n_ids, q->hashes);
+    if (q->probe == NULL)
+        return false;
+    if (s->n_probing == s->cap_probing) {
+        s->cap_probing = ps_max_u32(16, s->cap_probing * 2);
+        s->probing = ps_realloc(s->probing, s->cap_probing * sizeof(struct wk_seq *));
+    }
+    s->probing[s->n_probing++] = q;
+    return true;
+}
+
+static void stop_probing(struct wk_sched *s, struct wk_seq *q)
+{
+    uint32_t i = 0;
+
+    while (i < s->n_probing && s->probing[i] != q)
+        i++;
+    PS_ASSERT(i < s->n_probing);
+    s->probing[i] = s->probing[--s->n_probing];
+    wk_store_probe_end(s->store, q->probe);
+    q->probe = NULL;
+}
+
+void wk_intake_probed(struct wk_sched *s)
+{
+    for (uint32_t i = s->n_probing; i-- > 0;) {
+        struct wk_seq *q = s->probing[i];
+
+        if (!wk_store_probe_is_over(q->probe))
+            continue;
+        stop_probing(s, q);
+        wk_admit_push(&s->admit, &q->adm);
+    }
 }
 
 void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why, uint32_t matched_id)
@@ -53,6 +95,9 @@ void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why, 
 
     PS_ASSERT(q->state != WK_SEQ_ZOMBIE && q->state != WK_SEQ_DONE);
     answer(s, q, why, matched_id);
+    s->n_fetching -= q->state == WK_SEQ_FETCH;
+    if (q->probe != NULL)
+        stop_probing(s, q);
     wk_admit_remove(&s->admit, &q->adm);
     q->adm.drains = false;
     if (q->n_fly_steps > 0) {
@@ -63,7 +108,7 @@ void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why, 
     }
     if (was_retiring) /* it was suspended, and its last step in flight brought its end */
         wk_step_end_retiring(s, q);
-    else if (q->state == WK_SEQ_RUN)
+    else if (q->state == WK_SEQ_RUN || q->state == WK_SEQ_FETCH)
         wk_step_release(s, q);
     wk_intake_forget(s, q);
 }
@@ -71,6 +116,10 @@ void wk_intake_finish(struct wk_sched *s, struct wk_seq *q, enum pb_finish why, 
 static void reject(struct wk_sched *s, uint32_t handle, enum pb_reject why)
 {
     struct wk_out o = {.kind = WK_OUT_REJECTED, .handle = handle, .reject = why};
+
+    if (why == PB_REJ_FULL)
+        o.predicted_wait_ms =
+            wk_stats_wait_ms(&s->stats, s->admit.n_waiting, s->load.n_prefill_pending);
 
     wk_outq_push(&s->outq, &o);
 }
@@ -89,7 +138,8 @@ static int refusal(const struct wk_sched *s, const struct pb_submit *m)
         return PB_REJ_TOO_LONG;
     if (m->max_tokens == PB_NO_LIMIT && ps_min_u64(n_ids + 1, s->conf.context) > s->pool_tokens)
         return PB_REJ_TOO_LONG;
-    if (s->admit.n_waiting >= (uint64_t)s->conf.max_waiting + s->n_free_slots)
+    if (s->admit.n_waiting + (uint64_t)s->n_probing >=
+        (uint64_t)s->conf.max_waiting + s->n_free_slots)
         return PB_REJ_FULL;
     return 0;
 }
@@ -132,11 +182,13 @@ static void open_request(struct wk_sched *s, struct wk_in *in)
     q = wk_seq_create(m, in->handle, s->next_request++);
     set_handle(s, in->handle, q);
     s->n_live++;
-    if (m->deadline_ms > 0) {
-        q->deadline_us = ps_now_us(s->conf.clock) + (uint64_t)m->deadline_ms * 1000;
-        s->n_deadlines++;
-    }
+    if (m->deadline_ms > 0 && m->n_done == 0)
+        wk_deadlines_add(&s->deadlines, q,
+                         ps_now_us(s->conf.clock) + (uint64_t)m->deadline_ms * 1000);
     s->stats.prompt_tokens += m->n_prompt;
+    if (s->conf.trace != NULL)
+        wk_trace_open(s->conf.trace, q->adm.ticket, m);
+    wk_sched_phase(s, q, WK_PHASE_QUEUED);
     q->adm.hard = (uint32_t)ps_min_u64((uint64_t)m->n_prompt + m->max_tokens, len_max);
     end = end_at_start(s, q, &end_id);
     if (end != 0) {
@@ -153,14 +205,15 @@ static void open_request(struct wk_sched *s, struct wk_in *in)
         q->n_ids = q->adm.hard = m->n_prompt;
         wk_seq_sync(q);
     }
-    wk_admit_push(&s->admit, &q->adm);
+    if (!begin_probing(s, q))
+        wk_admit_push(&s->admit, &q->adm);
 }
 
 void wk_intake_drain(struct wk_sched *s)
 {
     struct wk_in in;
 
-    while (wk_link_pop(s->conf.link, &in)) {
+    while (s->conf.port.pop(s->conf.port.ud, &in)) {
         switch (in.kind) {
         case WK_IN_OPEN:
             open_request(s, &in);
@@ -176,7 +229,7 @@ void wk_intake_drain(struct wk_sched *s)
             wk_sched_drain(s, false);
             break;
         case WK_IN_FLUSH:
-            wk_kv_tree_flush(s->tree);
+            wk_store_flush(s->store);
             break;
         }
     }
@@ -185,12 +238,9 @@ void wk_intake_drain(struct wk_sched *s)
 /* Nobody waits any longer for a request whose deadline passed without a token. */
 void wk_intake_deadlines(struct wk_sched *s)
 {
-    uint64_t now = s->n_deadlines > 0 ? ps_now_us(s->conf.clock) : 0;
+    uint64_t now = s->deadlines.n > 0 ? ps_now_us(s->conf.clock) : 0;
+    struct wk_seq *q;
 
-    for (uint32_t i = 0; i < s->n_handles && s->n_deadlines > 0; i++) {
-        struct wk_seq *q = s->by_handle[i];
-
-        if (q != NULL && q->deadline_us != 0 && now >= q->deadline_us && wk_seq_n_out(q) == 0)
-            wk_intake_finish(s, q, PB_FIN_CANCELLED, 0);
-    }
+    while ((q = wk_deadlines_first(&s->deadlines)) != NULL && now >= q->deadline_us)
+        wk_intake_finish(s, q, PB_FIN_CANCELLED, 0);
 }

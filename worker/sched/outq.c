@@ -17,10 +17,10 @@ void wk_outq_push(struct wk_outq *q, const struct wk_out *o)
     q->n_pushed++;
 }
 
-bool wk_outq_flush(struct wk_outq *q, struct wk_link *l)
+bool wk_outq_flush(struct wk_outq *q, const struct wk_port *p)
 {
     while (q->first < q->n) {
-        if (!wk_link_push(l, &q->items[q->first]))
+        if (!p->push(p->ud, &q->items[q->first]))
             return false;
         q->first++;
     }

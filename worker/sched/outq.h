@@ -15,8 +15,8 @@ struct wk_outq {
 };
 
 void wk_outq_push(struct wk_outq *q, const struct wk_out *o);
-bool wk_outq_flush(struct wk_outq *q, struct wk_link *l); /* true: empty now */
-void wk_outq_fini(struct wk_outq *q);                     /* frees what was never taken */
+bool wk_outq_flush(struct wk_outq *q, const struct wk_port *p); /* true: empty now */
+void wk_outq_fini(struct wk_outq *q);                           /* frees what was never taken */
 
 static inline bool wk_outq_is_empty(const struct wk_outq *q)
 {

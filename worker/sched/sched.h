@@ -3,8 +3,8 @@
 /*
  * The scheduler: continuous batching over one executor, fed and read through the link.
  *
- * A tick is: drain the inbox -> poll and commit every finished step -> relieve -> admit -> plan ->
- * enqueue -> emit. It never blocks; between ticks its thread sleeps on the inbox wake, the executor's
+ * A tick is: drain the inbox -> poll and commit every finished step -> let the KV store move pages ->
+ * relieve -> admit -> plan -> enqueue -> emit. It never blocks; between ticks its thread sleeps on the inbox wake, the executor's
  * descriptor and a timer.
  *
  * Invariants
@@ -16,6 +16,7 @@
  *   5 an idle worker holds no page but evictable ones.
  */
 
+#include "worker/kv/store.h"
 #include "worker/link.h"
 #include "worker/sample/sampler.h"
 
@@ -23,18 +24,22 @@ struct wk_sched;
 
 struct wk_sched_conf {
     const struct ps_clock *clock;
-    struct wk_link *link;
-    struct wk_exec *exec; /* stays the caller's; not destroyed here */
+    struct wk_port port;    /* to the link, or what stands in for it */
+    struct wk_exec *exec;   /* stays the caller's; not destroyed here */
+    struct wk_store *store; /* the same */
     const struct wk_kv_layout *layout;
+    struct wk_trace *trace; /* NULL: none */
     struct wk_eos eos;
     uint32_t context;     /* tokens of prompt and answer together */
-    uint32_t chunk;       /* prompt tokens of a step */
+    uint32_t chunk;       /* prompt tokens of a step, at most */
+    uint64_t itl_us;      /* inter-token objective of budget.h; 0: every step may take the chunk */
     uint32_t reserve;     /* W of admit.h */
     uint32_t max_waiting; /* requests beyond free rows; more are rejected PB_REJ_FULL */
 };
 
 struct wk_sched *wk_sched_create(const struct wk_sched_conf *conf);
-/* Also in mid-work: nothing is answered then, and the executor must have been destroyed or be idle. */
+/* Also in mid-work: nothing is answered then, and nobody may take items of T0 until the executor has
+ * ended what it was given. */
 void wk_sched_destroy(struct wk_sched *s); /* NULL is fine */
 /* Negative: the executor is finished (P6), and so is the worker; no verb but destroy may follow.
  * out_wait_ms: how long nothing but a wake needs another tick. */

@@ -7,15 +7,16 @@
 /* Most answers are short; a long one doubles from here. */
 enum { ROOM_FOR_ANSWER = 256 };
 
-static const char *const names[WK_SEQ_N_STATES] = {"wait",   "run",    "drain",
+static const char *const names[WK_SEQ_N_STATES] = {"wait",   "fetch",  "run", "drain",
                                                    "parked", "zombie", "done"};
 
 #define TO(s) (1u << (s))
 static const uint8_t allowed[WK_SEQ_N_STATES] = {
-    [WK_SEQ_WAIT] = TO(WK_SEQ_RUN) | TO(WK_SEQ_DONE),
+    [WK_SEQ_WAIT] = TO(WK_SEQ_FETCH) | TO(WK_SEQ_DONE),
+    [WK_SEQ_FETCH] = TO(WK_SEQ_RUN) | TO(WK_SEQ_WAIT) | TO(WK_SEQ_PARKED) | TO(WK_SEQ_DONE),
     [WK_SEQ_RUN] = TO(WK_SEQ_DRAIN) | TO(WK_SEQ_PARKED) | TO(WK_SEQ_ZOMBIE) | TO(WK_SEQ_DONE),
     [WK_SEQ_DRAIN] = TO(WK_SEQ_PARKED) | TO(WK_SEQ_ZOMBIE) | TO(WK_SEQ_DONE),
-    [WK_SEQ_PARKED] = TO(WK_SEQ_RUN) | TO(WK_SEQ_DONE),
+    [WK_SEQ_PARKED] = TO(WK_SEQ_FETCH) | TO(WK_SEQ_DONE),
     [WK_SEQ_ZOMBIE] = TO(WK_SEQ_DONE),
     [WK_SEQ_DONE] = 0,
 };
@@ -39,7 +40,8 @@ struct wk_seq *wk_seq_create(struct pb_submit *move_s, uint32_t handle, uint64_t
     q->handle = handle;
     q->state = WK_SEQ_WAIT;
     q->slot = WK_SEQ_NO_SLOT;
-    q->tail_src = WK_KV_NO_PAGE;
+    q->tail_node = q->snap_node = WK_KV_NO_NODE;
+    q->state_item = q->snap_item = WK_KV_NO_ITEM;
     q->n_ids = n;
     q->cap_ids = n + ROOM_FOR_ANSWER;
     q->ids = ps_alloc(q->cap_ids * sizeof(*q->ids));
@@ -57,10 +59,13 @@ void wk_seq_destroy(struct wk_seq *q)
     if (q == NULL)
         return;
     PS_ASSERT(q->n_pages == 0 && q->n_fly_steps == 0 && q->slot == WK_SEQ_NO_SLOT);
-    PS_ASSERT(!q->adm.admitted && !q->adm.waiting && q->tail_src == WK_KV_NO_PAGE);
+    PS_ASSERT(!q->adm.admitted && !q->adm.waiting && q->tail_node == WK_KV_NO_NODE &&
+              q->probe == NULL);
+    PS_ASSERT(q->state_item == WK_KV_NO_ITEM && q->snap_node == WK_KV_NO_NODE);
     pb_submit_destroy(q->submit);
     ps_free(q->ids);
     ps_free(q->pages);
+    ps_free(q->nodes);
     ps_free(q->hashes);
     ps_free(q->scores);
     ps_free(q);
