@@ -19,7 +19,7 @@ enum { PIECE_BYTES = 512 << 10, N_PIECES = 16, N_AT_ONCE = 8, PASS_MS = 250, N_S
  * Below T1, which is a cache of the same host's memory, the page cache is a second copy of the same
  * bytes; it has to win by this much. It does on some virtual disks, which copy anyway.
  */
-#define BUFFERED_MUST_WIN 1.5
+#define BUFFERED_MUST_WIN 2.0
 
 struct piece {
     struct iovec iov;
