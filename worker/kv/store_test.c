@@ -109,119 +109,13 @@ static void nobody_waits_and_the_item_of_t0_is_free_at_once(void **state)
     world_fini(&w);
 }
 
-static void the_disk_survives_the_process(void **state)
-{
-    struct ps_script_disk *disk = ps_script_disk_create(1, 1, 4 << 20);
-    struct world w;
-    struct path p;
-    char text[8];
-
-    (void)state;
-    world_init(&w, 16, 16);
-    w.conf.t2_path = "script";
-    w.conf.t2_bytes = 100 * WORLD_ITEM;
-    for (uint32_t life = 0; life < 3; life++) {
-        w.conf.t2_script = ps_script_ring_create(disk, 32);
-        world_open(&w);
-        world_settle(&w, 50);
-        for (uint32_t k = 0; k < 8; k++) {
-            fresh(text, 6, k);
-            path_make(&w, &p, 1, text);
-            assert_int_equal(world_request(&w, &p), life == 0 ? 0 : 6);
-            world_settle(&w, 4);
-        }
-        world_close(&w, 1000);
-    }
-    world_fini(&w);
-    ps_script_disk_destroy(disk);
-}
-
-static void a_hung_disk_holds_nothing_of_t0(void **state)
-{
-    struct ps_script_disk *disk = ps_script_disk_create(1, 1, 4 << 20);
-    struct world w;
-    struct path p;
-    struct run r;
-    char text[8];
-
-    (void)state;
-    world_init(&w, 16, 16);
-    w.conf.t2_path = "script";
-    w.conf.t2_bytes = 100 * WORLD_ITEM;
-    w.conf.t2_script = ps_script_ring_create(disk, 32);
-    world_open(&w);
-    world_settle(&w, 50);
-    for (uint32_t k = 0; k < 8; k++) {
-        fresh(text, 6, k);
-        path_make(&w, &p, 1, text);
-        world_request(&w, &p);
-        world_settle(&w, 6);
-    }
-    ps_script_set_hung(disk, true);
-    fresh(text, 6, 0);
-    path_make(&w, &p, 1, text);
-    assert_true(run_begin(&w, &r, &p));
-    assert_int_equal(r.n_use, 6);
-    world_settle(&w, 20);
-    assert_int_equal(run_state(&w, &r), WK_STORE_MOVING);
-    run_end(&w, &r);
-    assert_int_equal(wk_kv_tree_n_avail(w.tree, WK_KV_T0, 0), 16);
-    /* The next one is told that waiting is not worth it, and what is in T0 and T1 is as near as ever. */
-    ps_clock_advance(&w.clock, 5000000);
-    assert_true(run_begin(&w, &r, &p));
-    assert_int_equal(r.n_use, 0);
-    run_end(&w, &r);
-    fresh(text, 6, 7);
-    path_make(&w, &p, 1, text);
-    assert_int_equal(world_request(&w, &p), 6);
-    ps_script_set_hung(disk, false);
-    world_settle(&w, 50);
-    fresh(text, 6, 0);
-    path_make(&w, &p, 1, text);
-    assert_int_equal(world_request(&w, &p), 6);
-    world_fini(&w);
-    ps_script_disk_destroy(disk);
-}
-
-static void a_flush_forgets_every_tier(void **state)
-{
-    struct ps_script_disk *disk = ps_script_disk_create(1, 1, 4 << 20);
-    struct world w;
-    struct path p;
-    char text[8];
-
-    (void)state;
-    world_init(&w, 16, 16);
-    w.conf.t2_path = "script";
-    w.conf.t2_bytes = 100 * WORLD_ITEM;
-    w.conf.t2_script = ps_script_ring_create(disk, 32);
-    world_open(&w);
-    world_settle(&w, 50);
-    for (uint32_t k = 0; k < 8; k++) {
-        fresh(text, 6, k);
-        path_make(&w, &p, 1, text);
-        world_request(&w, &p);
-        world_settle(&w, 6);
-    }
-    wk_store_flush(w.store);
-    world_settle(&w, 50);
-    assert_int_equal(wk_kv_tree_n_nodes(w.tree), 0);
-    world_close(&w, 0);
-    w.conf.t2_script = ps_script_ring_create(disk, 32);
-    world_open(&w);
-    world_settle(&w, 50);
-    assert_int_equal(wk_kv_tree_n_nodes(w.tree), 0);
-    world_fini(&w);
-    ps_script_disk_destroy(disk);
-}
-
 /* ---- with a disk that has 8 paths of 6 pages, of which T0 and T1 hold the last ones ---- */
 
 enum { DISK_PATHS = 8, DISK_PAGES = 6 };
 
-static void disk_open(struct world *w, struct ps_script_disk *disk)
+static void disk_open(struct world *w, struct ps_script_disk *disk, uint32_t n_t0)
 {
-    world_init(w, 24, 16);
+    world_init(w, n_t0, 16);
     w->conf.t2_path = "script";
     w->conf.t2_bytes = 100 * WORLD_ITEM;
     w->conf.t2_script = ps_script_ring_create(disk, 32);
@@ -254,6 +148,75 @@ static void disk_again(struct world *w, struct ps_script_disk *disk)
     w->conf.t2_script = ps_script_ring_create(disk, 32);
     world_open(w);
     world_settle(w, 50);
+}
+
+static void the_disk_survives_the_process(void **state)
+{
+    struct ps_script_disk *disk = ps_script_disk_create(1, 1, 4 << 20);
+    struct world w;
+    struct path p;
+
+    (void)state;
+    disk_open(&w, disk, 16);
+    for (uint32_t life = 0; life < 3; life++) {
+        for (uint32_t k = 0; k < DISK_PATHS; k++) {
+            disk_path(&w, &p, k);
+            assert_int_equal(world_request(&w, &p), life == 0 ? 0 : DISK_PAGES);
+            world_settle(&w, 4);
+        }
+        disk_again(&w, disk);
+    }
+    world_fini(&w);
+    ps_script_disk_destroy(disk);
+}
+
+static void a_hung_disk_holds_nothing_of_t0(void **state)
+{
+    struct ps_script_disk *disk = ps_script_disk_create(1, 1, 4 << 20);
+    struct path first, last;
+    struct world w;
+    struct run r;
+
+    (void)state;
+    disk_open(&w, disk, 16);
+    disk_fill(&w);
+    disk_path(&w, &first, 0);
+    disk_path(&w, &last, DISK_PATHS - 1);
+    ps_script_set_hung(disk, true);
+    assert_true(run_begin(&w, &r, &first));
+    assert_int_equal(r.n_use, DISK_PAGES);
+    world_settle(&w, 20);
+    assert_int_equal(run_state(&w, &r), WK_STORE_MOVING);
+    run_end(&w, &r);
+    assert_int_equal(wk_kv_tree_n_avail(w.tree, WK_KV_T0, 0), 16);
+    /* The next one is told that waiting is not worth it, and what is in T0 and T1 is as near as ever. */
+    ps_clock_advance(&w.clock, 5000000);
+    assert_true(run_begin(&w, &r, &first));
+    assert_int_equal(r.n_use, 0);
+    run_end(&w, &r);
+    assert_int_equal(world_request(&w, &last), DISK_PAGES);
+    ps_script_set_hung(disk, false);
+    world_settle(&w, 50);
+    assert_int_equal(world_request(&w, &first), DISK_PAGES);
+    world_fini(&w);
+    ps_script_disk_destroy(disk);
+}
+
+static void a_flush_forgets_every_tier(void **state)
+{
+    struct ps_script_disk *disk = ps_script_disk_create(1, 1, 4 << 20);
+    struct world w;
+
+    (void)state;
+    disk_open(&w, disk, 16);
+    disk_fill(&w);
+    wk_store_flush(w.store);
+    world_settle(&w, 50);
+    assert_int_equal(wk_kv_tree_n_nodes(w.tree), 0);
+    disk_again(&w, disk);
+    assert_int_equal(wk_kv_tree_n_nodes(w.tree), 0);
+    world_fini(&w);
+    ps_script_disk_destroy(disk);
 }
 
 static struct wk_store_stats stats_of(const struct world *w)
@@ -291,7 +254,7 @@ static void many_that_wait_for_the_disk_share_one_fetch(void **state)
     struct run r[8];
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_again(&w, disk); /* now it is only there */
     disk_path(&w, &p, 0);
@@ -322,7 +285,7 @@ static void a_fetch_that_nobody_waits_for_any_more_is_cancelled(void **state)
     struct run a, b;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_again(&w, disk);
     disk_path(&w, &p, 0);
@@ -354,7 +317,7 @@ static void only_what_is_cheaper_than_computing_is_fetched(void **state)
     struct run r;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_again(&w, disk);
     disk_measure(&w, disk);
@@ -402,7 +365,7 @@ static void use_a_slow_disk(void *ud)
 
     (void)ud;
     ps_log_init("store_test", PS_LOG_WARN);
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     for (; n < 100 && stats_of(&w).is_open[WK_KV_T2]; n++)
         n_asked += use_slowly(&w, disk, n % DISK_PATHS);
@@ -435,7 +398,7 @@ static void a_bad_payload_is_computed_again_counted_and_never_found_again(void *
     struct run r;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_again(&w, disk);
     disk_path(&w, &p, 0);
@@ -470,7 +433,7 @@ static void a_disk_that_cannot_be_read_is_given_up_for_a_minute(void **state)
     struct world w;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_fill(&w);
     ps_script_set_faults(disk, &(struct ps_script_faults){.read_eio = 1000});
@@ -497,7 +460,7 @@ static void a_disk_that_cannot_be_written_is_still_read(void **state)
     struct world w;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_fill(&w);
     ps_script_set_faults(disk, &(struct ps_script_faults){.write_eio = 1000});
@@ -527,7 +490,7 @@ static void a_full_disk_is_not_written_to_for_a_while(void **state)
     struct world w;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     ps_script_set_faults(disk, &(struct ps_script_faults){.write_enospc = 1000});
     disk_fill(&w);
     assert_true(stats_of(&w).n_full[WK_KV_T2] > 0);
@@ -552,7 +515,7 @@ what_is_computed_meanwhile_is_ready_for_all_and_holds_nothing_of_a_hung_disk(voi
     struct run a, b;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_again(&w, disk);
     disk_path(&w, &p, 0);
@@ -589,7 +552,7 @@ static void a_page_computed_again_keeps_its_copy_on_disk(void **state)
     struct run r;
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     disk_again(&w, disk);
     n_writes = ps_script_n_writes(disk);
@@ -620,7 +583,7 @@ static void a_flush_under_load_loses_no_holder(void **state)
     struct run r[3];
 
     (void)state;
-    disk_open(&w, disk);
+    disk_open(&w, disk, 24);
     disk_fill(&w);
     for (uint32_t i = 0; i < 3; i++)
         disk_path(&w, &p[i], i == 2 ? DISK_PATHS - 1 : i);
