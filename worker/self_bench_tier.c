@@ -153,10 +153,12 @@ static void bench_host(struct bench *b, FILE *out, enum wk_kv_codec codec)
                                                                           .layout = &b->layout,
                                                                           .inbox = &b->inbox,
                                                                           .clock = &b->clock});
-        double down = rate(b, t, WK_TIER_GET), up = rate(b, t, WK_TIER_PUT);
+        double down = t != NULL ? rate(b, t, WK_TIER_GET) : -1;
+        double up = t != NULL ? rate(b, t, WK_TIER_PUT) : -1;
 
         say(out, name, down, up);
-        close_tier(b, t);
+        if (t != NULL)
+            close_tier(b, t);
     }
     wk_kv_format_destroy(format);
     if (exec != NULL)

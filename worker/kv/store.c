@@ -174,6 +174,10 @@ static int make_tiers(struct wk_store *s, struct ps_buf *err)
         .clock = c->clock,
         .no_thread = c->no_threads,
     });
+    if (s->lane[WK_KV_T0].tier == NULL) {
+        ps_buf_add_str(err, "the thread that copies KV pages cannot be started");
+        return WK_TIER_E_CONF;
+    }
     s->lane[WK_KV_T1].tier = s->lane[WK_KV_T0].tier; /* T1 has no device of its own */
     if (c->t2_path[0] != '\0')
         r = make_disk(s, err);
@@ -391,7 +395,7 @@ bool wk_store_tick(struct wk_store *s)
 void wk_store_start(struct wk_store *s)
 {
     if (s->t1 != NULL)
-        (void)wk_fetch_tick(s);
+        wk_fetch_tick(s);
 }
 
 /* ---- the end ---- */

@@ -111,7 +111,8 @@ enum wk_store_state wk_store_state(const struct wk_store *s, uint32_t node); /* 
 enum wk_store_state wk_store_snapshot_state(const struct wk_store *s, uint32_t node);
 /* When the moves that nodes[0..n) wait for are late and should be given up. */
 uint64_t wk_store_deadline(const struct wk_store *s, const uint32_t *nodes, uint32_t n);
-/* Unpins, deepest first; a move that nobody waits for any more is cancelled. */
+/* Unpins, deepest first; a move that nobody waits for any more is not begun, one that has begun ends in
+ * T1, where the next one finds it. */
 void wk_store_detach(struct wk_store *s, const uint32_t *nodes, uint32_t n);
 
 /* A row's fetch has ended, after it waited so long: counted. */

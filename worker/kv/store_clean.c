@@ -326,7 +326,7 @@ void wk_clean_written(struct wk_store *s, struct wk_move *m)
     }
 }
 
-bool wk_clean_tick(struct wk_store *s)
+void wk_clean_tick(struct wk_store *s)
 {
     uint64_t now = ps_now_us(s->conf.clock);
     struct wk_lane *copier = &s->lane[WK_KV_T0], *t2 = &s->lane[WK_KV_T2], *t3 = &s->lane[WK_KV_T3];
@@ -341,7 +341,6 @@ bool wk_clean_tick(struct wk_store *s)
     while (wk_lane_is_open(s, WK_KV_T3) && now >= t3->no_write_until_us &&
            t3->n_flying - t3->n_urgent < WRITES_MAX && write_t3(s))
         ;
-    return false;
 }
 
 /* An idle worker that leaves: all of T0 is idle, hence in the order. */

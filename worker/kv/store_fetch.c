@@ -52,7 +52,7 @@ static double rate_of(const struct wk_store *s, uint32_t lane)
     if (rate > 0)
         return rate;
     /* At least such that it is tried: who is never tried is never measured. */
-    compute = s->prefill_tok_per_s / s->page_tokens * wk_store_item_bytes(s, WK_KV_ROWS_GROUP);
+    compute = wk_store_compute_rate(s);
     rate = first_rate[tier_of(lane)];
     return rate > TRY_RATE * compute ? rate : TRY_RATE * compute;
 }
@@ -633,7 +633,7 @@ void wk_fetch_end_all(struct wk_store *s)
         end_queued(s, &s->lane[lane]);
 }
 
-bool wk_fetch_tick(struct wk_store *s)
+void wk_fetch_tick(struct wk_store *s)
 {
     for (uint32_t lane = WK_KV_T2; lane < WK_STORE_LANES; lane++) {
         struct wk_lane *l = &s->lane[lane];
@@ -648,5 +648,4 @@ bool wk_fetch_tick(struct wk_store *s)
     }
     while (s->lane[WK_KV_T0].n_urgent < FILLS_MAX && s->lane[WK_KV_T1].raise.n > 0 && fill_some(s))
         ;
-    return s->lane[WK_KV_T1].raise.n > 0 && s->lane[WK_KV_T0].n_flying == 0;
 }

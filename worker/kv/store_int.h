@@ -127,6 +127,8 @@ bool wk_move_start(struct wk_store *s, struct wk_move *m, uint32_t lane);     /*
 void wk_move_let_go(struct wk_store *s, const struct wk_move *m, uint32_t i); /* of its i-th cell */
 uint8_t *wk_store_t1_buf(struct wk_store *s, uint32_t group, uint32_t slot);
 uint32_t wk_store_item_bytes(const struct wk_store *s, uint32_t group); /* below T0 */
+/* Bytes of pages per second that computing them would give: what a tier must beat. 0: not known. */
+double wk_store_compute_rate(const struct wk_store *s);
 bool wk_lane_is_open(const struct wk_store *s, uint32_t lane);
 void wk_move_end(struct wk_store *s,
                  struct wk_move *m); /* its io came back: counts, rates, tier's health */
@@ -141,7 +143,7 @@ bool wk_cells_peek(const struct wk_cells *q, uint32_t *out);
 void wk_cells_pop(struct wk_cells *q);
 
 /* store_fetch.c */
-bool wk_fetch_tick(struct wk_store *s);
+void wk_fetch_tick(struct wk_store *s);
 void wk_fetch_raised(struct wk_store *s, struct wk_move *m);
 void wk_fetch_filled(struct wk_store *s, struct wk_move *m);
 void wk_fetch_erased(struct wk_store *s, struct wk_move *m);
@@ -151,7 +153,7 @@ void wk_fetch_to_t1(struct wk_store *s,
                     uint32_t cell); /* out of T0 or T2, if it is not on its way */
 
 /* store_clean.c */
-bool wk_clean_tick(struct wk_store *s);
+void wk_clean_tick(struct wk_store *s);
 bool wk_clean_copy_now(struct wk_store *s, uint32_t cell); /* T0 -> T1 at once, if it can */
 void wk_clean_copied(struct wk_store *s, struct wk_move *m);
 void wk_clean_written(struct wk_store *s, struct wk_move *m);

@@ -202,8 +202,7 @@ static double blend(double mean, double sample)
     return mean > 0 ? mean + RATE_WEIGHT * (sample - mean) : sample;
 }
 
-/* Bytes of items per second that computing them would give: what a tier must beat. */
-static double compute_rate(const struct wk_store *s)
+double wk_store_compute_rate(const struct wk_store *s)
 {
     return s->prefill_tok_per_s / s->page_tokens * wk_store_item_bytes(s, WK_KV_ROWS_GROUP);
 }
@@ -214,7 +213,7 @@ static void judge_speed(struct wk_store *s, uint32_t lane)
     uint64_t now = ps_now_us(s->conf.clock);
 
     l->sampled_us = now;
-    if (lane == WK_KV_T0 || s->prefill_tok_per_s <= 0 || l->read_rate >= compute_rate(s)) {
+    if (lane == WK_KV_T0 || s->prefill_tok_per_s <= 0 || l->read_rate >= wk_store_compute_rate(s)) {
         l->slow_since_us = 0;
     } else if (l->slow_since_us == 0) {
         l->slow_since_us = now;
@@ -228,9 +227,10 @@ void wk_lane_retry(struct wk_store *s, uint32_t lane)
     struct wk_lane *l = &s->lane[lane];
     uint64_t now = ps_now_us(s->conf.clock);
 
-    if (l->read_rate <= 0 || now - l->sampled_us < SLOW_RETRY_US || l->read_rate >= compute_rate(s))
+    if (l->read_rate <= 0 || now - l->sampled_us < SLOW_RETRY_US ||
+        l->read_rate >= wk_store_compute_rate(s))
         return;
-    l->read_rate = compute_rate(s) * RETRY_RATE;
+    l->read_rate = wk_store_compute_rate(s) * RETRY_RATE;
     l->sampled_us = now;
 }
 

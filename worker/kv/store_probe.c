@@ -149,8 +149,15 @@ void wk_store_probe_end(struct wk_store *s, struct wk_probe *p)
         return;
     p->abandoned = true;
     s->stats.n_probe_late += p->n_open > 0;
-    for (uint32_t i = 0; i < QUESTIONS_MAX; i++)
-        s->lane[p->question[i].lane].n_owed += p->question[i].is_open;
+    for (uint32_t i = 0; i < QUESTIONS_MAX; i++) {
+        struct question *q = &p->question[i];
+        struct wk_lane *l = &s->lane[q->lane];
+
+        if (!q->is_open)
+            continue;
+        l->n_owed++;
+        l->tier->ops->cancel(l->tier, &q->io);
+    }
     if (p->n_open == 0)
         destroy(s, p);
 }

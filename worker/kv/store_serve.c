@@ -11,7 +11,7 @@ enum { SERVE_DEADLINE_US = 2 * 1000000 };
 struct wk_serving {
     struct wk_peer_ask *ask;
     uint32_t cell[WK_TIER_PARTS_MAX];
-    uint32_t n_known, n_lent;
+    uint32_t n_known;
     uint64_t deadline_us;
     struct wk_serving *next;
 };
@@ -116,7 +116,6 @@ static void answer(struct wk_store *s, struct wk_serving *v)
     }
     let_go(s, v, n);
     a->io.n_found = n;
-    v->n_lent = n;
     v->ask = NULL; /* answered: it comes back by the inbox */
     wk_peers_answer(s->peers, a);
 }

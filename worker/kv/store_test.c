@@ -712,10 +712,35 @@ static void a_directory_that_hangs_for_ever_delays_neither_serving_nor_the_end(v
         fail_msg("%s", said);
 }
 
+static void a_question_that_nobody_waits_for_is_taken_back(void **state)
+{
+    struct wk_fs_script *fs = wk_fs_script_create(1);
+    struct wk_probe *probe;
+    struct world w;
+    struct path p;
+
+    (void)state;
+    world_init(&w, 64, 16);
+    w.conf.t3_path = "/s";
+    w.conf.t3_fs = wk_fs_script_mount(fs);
+    world_open(&w);
+    path_make(&w, &p, 1, "abcdefghijklmnopqrstuvwxyzABCDEF");
+    for (uint32_t i = 0; i < 2; i++) { /* one that is owed an answer would not be asked again */
+        probe = wk_store_probe(w.store, p.seed, p.ids, p.n * w.pt, p.hashes);
+        assert_non_null(probe);
+        assert_false(wk_store_probe_is_over(probe));
+        wk_store_probe_end(w.store, probe); /* before the tier had a turn */
+        (void)wk_store_tick(w.store);
+    }
+    world_fini(&w);
+    wk_fs_script_destroy(fs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t0_alone_keeps_what_it_can),
+        cmocka_unit_test(a_question_that_nobody_waits_for_is_taken_back),
         cmocka_unit_test(pages_evicted_from_t0_come_back_from_t1),
         cmocka_unit_test(two_that_want_the_same_pages_share_one_move),
         cmocka_unit_test(nobody_waits_and_the_item_of_t0_is_free_at_once),

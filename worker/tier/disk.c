@@ -297,7 +297,6 @@ int wk_tier_disk_create(struct wk_tier **out, const struct wk_tier_disk_conf *co
         .clock = conf->clock,
         .part_run = 1,
         .depth = WK_DISK_QUEUE_MAX,
-        .is_parallel = true,
     };
     for (uint32_t g = 0; g < WK_DISK_GROUPS_MAX; g++)
         d->files[g].fd = -1;

@@ -147,6 +147,14 @@ static uint32_t pump(struct wk_tier *t, uint32_t n)
     return n_done;
 }
 
+static void free_tier(struct tier_hot *h)
+{
+    (void)pthread_mutex_destroy(&h->lock);
+    (void)pthread_cond_destroy(&h->wake);
+    ps_free(h->scratch);
+    ps_free(h);
+}
+
 static int close_tier(struct wk_tier *t, uint32_t wait_ms)
 {
     struct tier_hot *h = of(t);
@@ -161,10 +169,7 @@ static int close_tier(struct wk_tier *t, uint32_t wait_ms)
         (void)pthread_mutex_unlock(&h->lock);
         (void)pthread_join(h->thread, NULL);
     }
-    (void)pthread_mutex_destroy(&h->lock);
-    (void)pthread_cond_destroy(&h->wake);
-    ps_free(h->scratch);
-    ps_free(h);
+    free_tier(h);
     return WK_TIER_OK;
 }
 
@@ -188,7 +193,9 @@ struct wk_tier *wk_tier_hot_create(const struct wk_tier_hot_conf *conf)
     h->scratch = ps_alloc_aligned(4096, bytes);
     (void)pthread_mutex_init(&h->lock, NULL);
     (void)pthread_cond_init(&h->wake, NULL);
-    if (!conf->no_thread)
-        PS_ASSERT(pthread_create(&h->thread, NULL, thread_main, h) == 0);
+    if (!conf->no_thread && pthread_create(&h->thread, NULL, thread_main, h) != 0) {
+        free_tier(h);
+        return NULL;
+    }
     return &h->base;
 }

@@ -19,4 +19,5 @@ struct wk_tier_hot_conf {
     bool no_thread;
 };
 
+/* NULL: no thread can be started. */
 struct wk_tier *wk_tier_hot_create(const struct wk_tier_hot_conf *conf);

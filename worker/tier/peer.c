@@ -442,8 +442,7 @@ int wk_tier_peer_create(struct wk_tier **out, struct wk_peers *p, const char *ad
                             .inbox = p->conf.inbox,
                             .clock = p->conf.clock,
                             .part_run = 1,
-                            .depth = WK_PEER_DEPTH,
-                            .is_parallel = true};
+                            .depth = WK_PEER_DEPTH};
     l->p = p;
     l->name = name;
     l->address = ps_strdup(address);

@@ -606,7 +606,6 @@ static struct share *make_share(const struct wk_tier_share_conf *conf)
     s->base.clock = conf->clock;
     s->base.part_run = wk_share_run_pages(&conf->ident);
     s->base.depth = DEPTH;
-    s->base.is_parallel = true;
     s->n_slot = conf->n_threads == 0 ? THREADS_MAX : conf->n_threads;
     ps_buf_init(&s->open_err);
     pthread_mutex_init(&s->lock, NULL);

@@ -123,7 +123,6 @@ struct wk_tier { /* first member of every tier */
     const struct ps_clock *clock;
     uint32_t part_run; /* pages that move as one: T3's objects; 1 elsewhere */
     uint32_t depth;    /* ios that may be queued or running */
-    bool is_parallel;  /* several ios at once make it faster */
     /* Measured when it was opened, 0 when unknown; the store keeps its own means from there. */
     double read_bytes_per_s, write_bytes_per_s, latency_us;
 };
